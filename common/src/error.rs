@@ -1,0 +1,152 @@
+//! What can go wrong between a program and its queue, in the user's words.
+//!
+//! Each error says what was being done and to what; [`QueueError::hint`] says what to do next. Nothing here names the
+//! Redis client: `connect` translates.
+
+use std::time::Duration;
+
+/// An operation on the queue did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// The Redis URL cannot be parsed.
+    #[error("\"{url}\" is not a Redis URL: {why}")]
+    BadUrl {
+        /// Without its password.
+        url: String,
+        /// The parser's complaint.
+        why: String,
+    },
+    /// The queue's name cannot be used.
+    #[error("{0}")]
+    BadQueueName(String),
+    /// No connection, or it broke, or no answer came in time. The operation may or may not have happened.
+    #[error("no answer from Redis at {address}: {why}")]
+    Unreachable {
+        /// Without its password.
+        address: String,
+        /// What the system or the client said.
+        why: String,
+    },
+    /// Redis refuses the password, or wants one.
+    #[error("Redis at {address} refuses the login: {why}")]
+    Auth {
+        /// Without its password.
+        address: String,
+        /// Redis' words.
+        why: String,
+    },
+    /// Redis is too old.
+    #[error("Redis at {address} is version {version}; imgq needs 7.0 or newer")]
+    TooOld {
+        /// Without its password.
+        address: String,
+        /// As INFO tells it.
+        version: String,
+    },
+    /// Redis would evict jobs under memory pressure.
+    #[error("Redis at {address} has maxmemory-policy {policy}: it would throw jobs away when memory runs out")]
+    EvictionPolicy {
+        /// Without its password.
+        address: String,
+        /// As INFO tells it.
+        policy: String,
+    },
+    /// The queue's data come from a newer version.
+    #[error("the queue \"{queue}\" was written by a newer imgq (schema {found}, this one knows {known})")]
+    Schema {
+        /// The queue.
+        queue: String,
+        /// What the queue says.
+        found: u32,
+        /// What this program knows.
+        known: u32,
+    },
+    /// Redis is at its `maxmemory`; nothing was added.
+    #[error("Redis at {address} is out of memory (maxmemory reached): nothing more can be enqueued")]
+    OutOfMemory {
+        /// Without its password.
+        address: String,
+    },
+    /// Redis answered from an older state than one it had confirmed.
+    #[error("Redis lost what it had confirmed (chunk {lost} of batch {batch}): it was restarted from an older state")]
+    RolledBack {
+        /// The enqueue.
+        batch: String,
+        /// The first chunk that is missing.
+        lost: u64,
+    },
+    /// Redis answered with an error.
+    #[error("Redis refused to {doing}: {why}")]
+    Refused {
+        /// The operation.
+        doing: &'static str,
+        /// Redis' words.
+        why: String,
+    },
+    /// The batch is not there.
+    #[error("no batch \"{0}\" in this queue")]
+    NoSuchBatch(String),
+}
+
+impl QueueError {
+    /// What to do next, for a `hint:` line.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            QueueError::BadUrl { .. } => {
+                "write it like redis://HOST:6379/0, rediss://:PASSWORD@HOST:6379/0 or unix:///path/to/redis.sock".into()
+            }
+            QueueError::Unreachable { .. } => {
+                "start one with `redis-server`, name yours with --redis-url or REDIS_URL, or use `producer run`, \
+                 which brings its own"
+                    .into()
+            }
+            QueueError::Auth { .. } => {
+                "put the password into the URL: redis://:PASSWORD@HOST:6379/0 (or redis://USER:PASSWORD@…), \
+                 best through the variable REDIS_URL"
+                    .into()
+            }
+            QueueError::TooOld { .. } => "upgrade the server to Redis 7.0 or newer, or Valkey".into(),
+            QueueError::EvictionPolicy { .. } => {
+                "run `redis-cli CONFIG SET maxmemory-policy noeviction`, and put it into redis.conf".into()
+            }
+            QueueError::Schema { .. } => "upgrade imgq on this machine".into(),
+            QueueError::OutOfMemory { .. } => {
+                "let the workers drain the queue or raise maxmemory, then run the same command again: links that are \
+                 already in are skipped"
+                    .into()
+            }
+            QueueError::RolledBack { .. } => {
+                "run the same command again: links that are still in are skipped, lost ones are added".into()
+            }
+            QueueError::NoSuchBatch(_) => "`producer enqueue` prints the batch it made; `producer wait` without one takes the newest".into(),
+            QueueError::BadQueueName(_) | QueueError::Refused { .. } => return None,
+        })
+    }
+
+    /// Whether the same call may succeed later without anybody changing a setting.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, QueueError::Unreachable { .. })
+    }
+}
+
+/// Waits between tries to reach a Redis that went away: 50 ms, doubling to 1 s, with jitter so that a fleet does not
+/// come back in one instant.
+#[derive(Debug, Default)]
+pub struct ReconnectBackoff {
+    tries: u32,
+}
+
+impl ReconnectBackoff {
+    /// The next wait.
+    pub fn next_wait(&mut self) -> Duration {
+        let bound_ms = (50_u64 << self.tries.min(5)).min(1000);
+        self.tries += 1;
+        Duration::from_millis(fastrand::u64(bound_ms / 2..=bound_ms))
+    }
+
+    /// Starts over, after a success.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+}

@@ -1,0 +1,101 @@
+//! The names of all Redis keys of one queue. Pure; no key name is spelled anywhere else.
+//!
+//! The braces in the prefix make Redis Cluster hash the queue's name alone, so that all keys of a queue share a slot
+//! and one script may touch several of them.
+
+use crate::job::BatchId;
+
+/// The key names of one queue.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of `queue`.
+    ///
+    /// # Errors
+    /// A name that is empty, longer than 64 bytes, or has other characters than letters, digits, `.`, `_` and `-`:
+    /// a brace would split the queue over cluster slots.
+    pub fn new(queue: &str) -> Result<Keys, String> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if queue.is_empty() || queue.len() > 64 || !queue.bytes().all(valid) {
+            return Err(format!(
+                "\"{queue}\" cannot name a queue: use 1 to 64 letters, digits, dots, dashes or underscores"
+            ));
+        }
+        Ok(Keys { prefix: format!("imgq:{{{queue}}}:") })
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+    /// LIST: jobs waiting to be claimed.
+    pub fn ready(&self) -> String {
+        self.key("ready")
+    }
+    /// STREAM: one entry for each finished job.
+    pub fn results(&self) -> String {
+        self.key("results")
+    }
+    /// STREAM: jobs that failed for good.
+    pub fn dead(&self) -> String {
+        self.key("dead")
+    }
+    /// ZSET: jobs waiting for a time (ms).
+    pub fn delayed(&self) -> String {
+        self.key("delayed")
+    }
+    /// HASH: claim.index → job, for one worker process.
+    pub fn inflight(&self, worker: &str) -> String {
+        self.key(&format!("inflight:{worker}"))
+    }
+    /// ZSET: worker → lease expiry (ms).
+    pub fn workers(&self) -> String {
+        self.key("workers")
+    }
+    /// HASH: facts about one worker process.
+    pub fn worker(&self, worker: &str) -> String {
+        self.key(&format!("worker:{worker}"))
+    }
+    /// HASH: counters of one enqueue.
+    pub fn batch(&self, batch: BatchId) -> String {
+        self.key(&format!("batch:{batch}"))
+    }
+    /// ZSET: batch → when it was started (ms).
+    pub fn batches(&self) -> String {
+        self.key("batches")
+    }
+    /// HASH: counters of the whole queue.
+    pub fn stats(&self) -> String {
+        self.key("stats")
+    }
+    /// HASH: paused, schema, tick.
+    pub fn meta(&self) -> String {
+        self.key("meta")
+    }
+    /// HASH: job → how often its worker died while it ran.
+    pub fn crashes(&self) -> String {
+        self.key("crashes")
+    }
+    /// HASH: one bucket of the digests of links seen.
+    pub fn dedup(&self, bucket: u16) -> String {
+        self.key(&format!("dedup:{bucket:04x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_s_names() {
+        let keys = Keys::new("default").expect("valid");
+        assert_eq!(keys.ready(), "imgq:{default}:ready");
+        assert_eq!(keys.inflight("w1"), "imgq:{default}:inflight:w1");
+        assert_eq!(keys.batch(BatchId::from_random(255)), "imgq:{default}:batch:0000000000ff");
+        for bad in ["", "a b", "a}b", "ä"] {
+            assert!(Keys::new(bad).is_err(), "{bad}");
+        }
+    }
+}

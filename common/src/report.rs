@@ -1,0 +1,175 @@
+//! A report: everything a worker says about one finished job, as the fields of an entry of the results stream. Pure.
+//!
+//! Fields whose value is empty are left out of the stream, and read back as empty.
+
+use crate::job::JobId;
+use crate::media::MediaType;
+use crate::outcome::Outcome;
+use serde::Serialize;
+
+/// The object that lies in storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Where, relative to the storage root, `/` between its parts.
+    pub key: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of the object as it lies there, lower-case hex.
+    pub sha256: String,
+    /// What it is, by its bytes.
+    pub media_type: MediaType,
+    /// Width and height in pixels, where the header tells.
+    pub dimensions: Option<(u32, u32)>,
+}
+
+/// What a worker says about one finished job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The job.
+    pub id: JobId,
+    /// The canonical link that was asked for, before redirects.
+    pub url: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The object, for `stored`.
+    pub object: Option<StoredObject>,
+    /// HTTP status of the last answer; 0 where there was none.
+    pub status: u16,
+    /// Attempts used, the last one included.
+    pub attempts: u32,
+    /// Duration of the last attempt.
+    pub duration_ms: u64,
+}
+
+impl Report {
+    /// The fields of the stream entry in their order, empty ones left out. The worker's name comes from the queue.
+    pub fn fields(&self, worker: &str) -> Vec<(&'static str, String)> {
+        let object = self.object.as_ref();
+        let (width, height) = object.and_then(|o| o.dimensions).unwrap_or((0, 0));
+        let number = |n: u64| if n == 0 { String::new() } else { n.to_string() };
+        let all = [
+            ("id", self.id.to_string()),
+            ("url", self.url.clone()),
+            ("outcome", self.outcome.name().to_owned()),
+            ("reason", self.outcome.reason().to_owned()),
+            ("key", object.map_or_else(String::new, |o| o.key.clone())),
+            ("bytes", object.map_or_else(String::new, |o| o.bytes.to_string())),
+            ("sha256", object.map_or_else(String::new, |o| o.sha256.clone())),
+            ("type", object.map_or_else(String::new, |o| o.media_type.name().to_owned())),
+            ("width", number(width.into())),
+            ("height", number(height.into())),
+            ("status", number(self.status.into())),
+            ("attempts", self.attempts.to_string()),
+            ("worker", worker.to_owned()),
+            ("ms", self.duration_ms.to_string()),
+            ("batch", self.id.batch().map_or_else(String::new, |b| b.to_string())),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+}
+
+/// A result as it is read from the stream: text where it was text, numbers where they are numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are the stream's fields, described in the contract")]
+pub struct ResultRow {
+    /// The entry's id in the stream, `<ms>-<n>` by the Redis clock.
+    pub entry: String,
+    pub id: String,
+    pub url: String,
+    pub outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
+    pub media_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub worker: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub batch: String,
+}
+
+impl ResultRow {
+    /// Reads an entry. Fields of a newer version are ignored; a number that is none reads as absent.
+    pub fn from_fields(entry: String, fields: impl IntoIterator<Item = (String, String)>) -> ResultRow {
+        let mut row = ResultRow { entry, ..ResultRow::default() };
+        for (name, value) in fields {
+            match name.as_str() {
+                "id" => row.id = value,
+                "url" => row.url = value,
+                "outcome" => row.outcome = value,
+                "reason" => row.reason = value,
+                "key" => row.key = value,
+                "bytes" => row.bytes = value.parse().ok(),
+                "sha256" => row.sha256 = value,
+                "type" => row.media_type = value,
+                "width" => row.width = value.parse().ok(),
+                "height" => row.height = value.parse().ok(),
+                "status" => row.status = value.parse().ok(),
+                "attempts" => row.attempts = value.parse().ok(),
+                "worker" => row.worker = value,
+                "ms" => row.ms = value.parse().ok(),
+                "batch" => row.batch = value,
+                _ => {}
+            }
+        }
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::BatchId;
+    use crate::outcome::Failure;
+
+    #[test]
+    fn empty_fields_are_left_out_and_numbers_come_back_as_numbers() {
+        let id = JobId::new(BatchId::from_random(5), 1, 0);
+        let failed = Report {
+            id,
+            url: "https://x/a.jpg".into(),
+            outcome: Outcome::Failed(Failure::Dns),
+            object: None,
+            status: 0,
+            attempts: 5,
+            duration_ms: 12,
+        };
+        let names: Vec<_> = failed.fields("w").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["id", "url", "outcome", "reason", "attempts", "worker", "ms", "batch"]);
+
+        let stored = Report {
+            outcome: Outcome::Stored { exists: false },
+            object: Some(StoredObject {
+                key: "x/a.jpg".into(),
+                bytes: 10,
+                sha256: "00".into(),
+                media_type: MediaType::Jpeg,
+                dimensions: Some((3, 4)),
+            }),
+            status: 200,
+            ..failed
+        };
+        let fields = stored.fields("w").into_iter().map(|(n, v)| (n.to_owned(), v));
+        let row = ResultRow::from_fields("1-0".into(), fields);
+        assert_eq!((row.bytes, row.width, row.height, row.status), (Some(10), Some(3), Some(4), Some(200)));
+        let json = serde_json::to_value(&row).expect("serialises");
+        assert_eq!(json["bytes"], 10);
+        assert_eq!(json["type"], "jpeg");
+        assert_eq!(json.get("reason"), None);
+    }
+}
