@@ -1,0 +1,132 @@
+//! Claiming jobs under a worker's lease, and finding out afterwards what Redis holds for a worker.
+
+use super::{LEASE, Queue, WorkerName, script};
+use crate::error::QueueError;
+use std::time::Duration;
+
+/// The field of a job in its worker's in-flight hash, `claim number.index`: its fencing token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseField(pub(super) String);
+
+/// A job under this worker's lease, as its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedJob {
+    /// What settles it.
+    pub field: LeaseField,
+    /// The element of the queue; a bare URL has got its id.
+    pub payload: Vec<u8>,
+    /// How often a worker died while it had this job. From 2 on it has to run alone; from 3 on it is not run any more.
+    pub crashes: u32,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Up to as many jobs as were asked for.
+    Jobs {
+        /// The jobs.
+        jobs: Vec<ClaimedJob>,
+        /// Until the next delayed job is due.
+        next_due: Option<Duration>,
+    },
+    /// The queue is paused.
+    Paused,
+    /// A later claim was here first; claim again with a higher number.
+    Stale,
+    /// The worker was taken for dead, and its jobs are elsewhere: abandon everything, take a fresh name.
+    Reaped,
+}
+
+/// What Redis holds for a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reconciled {
+    /// All jobs in flight.
+    Holds(Vec<ClaimedJob>),
+    /// The worker was taken for dead.
+    Reaped,
+}
+
+impl Queue {
+    /// Claims up to `max` (at most 1,000) jobs, and renews the lease.
+    ///
+    /// `number` must be higher than that of any claim or [`Queue::reconcile`] of this worker before.
+    ///
+    /// # Errors
+    /// As every call. The jobs may be claimed all the same: ask [`Queue::reconcile`] with the next number.
+    pub async fn claim(&self, worker: &WorkerName, number: u64, max: usize) -> Result<Claim, QueueError> {
+        let script = script!("claim");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.ready())
+            .key(self.keys.delayed())
+            .key(self.keys.inflight(worker.as_str()))
+            .key(self.keys.workers())
+            .key(self.keys.worker(worker.as_str()))
+            .key(self.keys.meta())
+            .key(self.keys.crashes());
+        // The first 28 digits of ids for bare URLs: no batch, version 8, variant 8, the rest random.
+        let seed = format!("0000000000008{:03x}8{:011x}", fastrand::u16(..0x1000), fastrand::u64(..1 << 44));
+        call.arg(worker.as_str()).arg(number).arg(max.min(1000)).arg(LEASE.as_millis() as u64).arg(seed);
+        let reply: Vec<redis::Value> = self.channel.invoke("claim jobs", &call).await?;
+        let mut reply = reply.into_iter();
+        let status: String = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
+        let next_due_ms: i64 = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or(-1);
+        Ok(match status.as_str() {
+            "paused" => Claim::Paused,
+            "stale" => Claim::Stale,
+            "reaped" => Claim::Reaped,
+            _ => {
+                let mut jobs = Vec::with_capacity(reply.len() / 2);
+                while let (Some(payload), Some(crashes)) = (reply.next(), reply.next()) {
+                    jobs.push(ClaimedJob {
+                        field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
+                        payload: redis::from_redis_value(payload).unwrap_or_default(),
+                        crashes: redis::from_redis_value(crashes).unwrap_or(0),
+                    });
+                }
+                let next_due = u64::try_from(next_due_ms).ok().map(Duration::from_millis);
+                Claim::Jobs { jobs, next_due }
+            }
+        })
+    }
+
+    /// Lists what Redis holds for a worker, and fences off every claim with a number up to `number` that has not run
+    /// yet. For after a claim whose answer was lost, after a reconnect, and every few heartbeats.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn reconcile(&self, worker: &WorkerName, number: u64) -> Result<Reconciled, QueueError> {
+        let script = script!("reconcile");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.inflight(worker.as_str()))
+            .key(self.keys.workers())
+            .key(self.keys.worker(worker.as_str()))
+            .arg(worker.as_str())
+            .arg(number);
+        let reply: Vec<redis::Value> = self.channel.invoke("compare jobs in flight", &call).await?;
+        let mut reply = reply.into_iter();
+        let registered: u8 = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or(0);
+        if registered == 0 {
+            return Ok(Reconciled::Reaped);
+        }
+        let mut jobs = Vec::with_capacity(reply.len() / 2);
+        while let (Some(field), Some(payload)) = (reply.next(), reply.next()) {
+            jobs.push(ClaimedJob {
+                field: LeaseField(redis::from_redis_value(field).unwrap_or_default()),
+                payload: redis::from_redis_value(payload).unwrap_or_default(),
+                crashes: 0,
+            });
+        }
+        Ok(Reconciled::Holds(jobs))
+    }
+
+    /// Says that `worker` now runs this suspect and nothing else. `false` when the job is not its any more.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn run_alone(&self, worker: &WorkerName, field: &LeaseField) -> Result<bool, QueueError> {
+        let script = script!("run_alone");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.inflight(worker.as_str())).key(self.keys.worker(worker.as_str())).arg(&field.0);
+        self.channel.invoke("mark a job as running alone", &call).await
+    }
+}

@@ -1,0 +1,114 @@
+//! The dead letters: jobs that failed for good, to be looked at, tried again or dropped.
+
+use super::dedup::LinkDigest;
+use super::results::text_fields;
+use super::{Queue, script};
+use crate::error::QueueError;
+use crate::job::{Job, JobId};
+use redis::streams::StreamRangeReply;
+use serde::Serialize;
+
+/// A job that failed for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DeadJob {
+    /// The entry's id in the stream.
+    pub entry: String,
+    /// The job.
+    pub id: String,
+    /// Its link.
+    pub url: String,
+    /// Why it failed.
+    pub reason: String,
+    /// Attempts spent.
+    pub attempts: u32,
+    /// Who gave up on it.
+    pub worker: String,
+    /// Its enqueue, where it had one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub batch: String,
+    /// The payload as it was claimed last.
+    #[serde(skip)]
+    pub payload: String,
+}
+
+/// What to do with dead jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadAction {
+    /// Back on the queue with all attempts unspent.
+    Retry,
+    /// Gone; the result stays.
+    Drop,
+}
+
+impl Queue {
+    /// Up to `count` dead jobs after the entry `after`, oldest first.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn dead_jobs(&self, after: Option<&str>, count: usize) -> Result<Vec<DeadJob>, QueueError> {
+        let start = after.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
+        let cmd = redis::Cmd::xrange_count(self.keys.dead(), start, "+", count);
+        let reply: StreamRangeReply = self.channel.query("read dead jobs", &cmd).await?;
+        Ok(reply
+            .ids
+            .into_iter()
+            .map(|entry| {
+                let (id, fields) = text_fields(entry);
+                let mut dead = DeadJob { entry: id, ..DeadJob::default() };
+                for (name, value) in fields {
+                    match name.as_str() {
+                        "id" => dead.id = value,
+                        "url" => dead.url = value,
+                        "reason" => dead.reason = value,
+                        "attempts" => dead.attempts = value.parse().unwrap_or(0),
+                        "worker" => dead.worker = value,
+                        "batch" => dead.batch = value,
+                        "job" => dead.payload = value,
+                        _ => {}
+                    }
+                }
+                dead
+            })
+            .collect())
+    }
+
+    /// Retries or drops dead jobs, at most 500 in one call. Returns how many were still there.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn settle_dead(&self, action: DeadAction, dead: &[DeadJob]) -> Result<u64, QueueError> {
+        debug_assert!(dead.len() <= 500);
+        let script = script!("dead_retry");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.dead()).key(self.keys.ready()).key(self.keys.stats());
+        call.arg(match action {
+            DeadAction::Retry => "retry",
+            DeadAction::Drop => "drop",
+        });
+        for job in dead {
+            let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
+            let digest = LinkDigest::of(&job.url);
+            // A dead job without a batch still names a batch key; the flag says not to touch it.
+            call.key(batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)));
+            call.key(self.keys.dedup(digest.bucket));
+            call.arg(&job.entry).arg(&job.reason).arg(u8::from(batch.is_some())).arg(&digest.field[..]);
+            call.arg(alive_again(job));
+        }
+        self.channel.invoke("retry or drop dead jobs", &call).await
+    }
+}
+
+/// The payload with all attempts unspent. One that no version can read goes back as it was.
+fn alive_again(dead: &DeadJob) -> String {
+    let random = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
+    match Job::read(dead.payload.as_bytes(), random) {
+        Ok(mut job) => {
+            // The id of the result, so that "the later one counts" has something to go by.
+            job.id = dead.id.parse().unwrap_or(job.id);
+            job.attempts = 0;
+            job.last_reason = None;
+            job.write()
+        }
+        Err(_) => dead.payload.clone(),
+    }
+}

@@ -1,0 +1,40 @@
+-- Takes the jobs of a dead worker back to the front of the queue, and strikes the worker off.
+-- KEYS: 1 workers, 2 inflight of the dead, 3 worker (the dead one's), 4 ready, 5 crashes, 6 stats
+-- ARGV: 1 the dead worker
+-- Returns the number of jobs taken back, or -1 when the worker is not there or not dead after all
+--
+-- It does not settle: a job that crashed too often is settled by its next claimer, which knows its batch.
+local now = now_ms()
+local expiry = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
+if not expiry or expiry > now then return -1 end
+local flat = redis.call('HGETALL', KEYS[2])
+local jobs = {}
+for i = 1, #flat, 2 do
+  local claim, index = string.match(flat[i], '^(%d+)%.(%d+)$')
+  jobs[#jobs + 1] = {tonumber(claim) or 0, tonumber(index) or 0, flat[i], flat[i + 1]}
+end
+table.sort(jobs, function(a, b)
+  if a[1] ~= b[1] then return a[1] < b[1] end
+  return a[2] < b[2]
+end)
+-- A job that ran alone is to blame alone. Otherwise every job is, but for the suspects (two crashes), which only
+-- waited for their turn to run alone.
+local alone = redis.call('HGET', KEYS[3], 'alone')
+local payloads = {}
+for r = #jobs, 1, -1 do
+  local field, payload = jobs[r][3], jobs[r][4]
+  payloads[#payloads + 1] = payload
+  local key = crash_key(payload)
+  if alone then
+    if alone == field then redis.call('HINCRBY', KEYS[5], key, 1) end
+  elseif (tonumber(redis.call('HGET', KEYS[5], key)) or 0) < 2 then
+    redis.call('HINCRBY', KEYS[5], key, 1)
+  end
+end
+for i = 1, #payloads, 1000 do
+  redis.call('LPUSH', KEYS[4], unpack(payloads, i, math.min(i + 999, #payloads)))
+end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[6], 'recovered', #jobs)
+return #jobs

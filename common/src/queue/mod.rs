@@ -1,0 +1,99 @@
+//! The queue in Redis: one file per operation, each beside the script it runs (`lua/`).
+//!
+//! Every state change of a job is one script, so that no job is ever in no place or in two. What restores the
+//! invariants when a reply is lost, a script runs late, Redis is rolled back or a worker was taken for dead stands in
+//! ARCHITECTURE.md, script by script. Nothing outside this module knows how many keys a queue has.
+
+mod batch;
+mod claim;
+mod dead;
+mod dedup;
+mod enqueue;
+mod pause;
+mod ready_waiter;
+mod results;
+mod settle;
+mod status;
+mod worker;
+
+pub use batch::BatchState;
+pub use claim::{Claim, ClaimedJob, LeaseField, Reconciled};
+pub use dead::{DeadAction, DeadJob};
+pub use enqueue::{CHUNK_LINKS_MAX, Chunk, Pushed};
+pub use ready_waiter::ReadyWaiter;
+pub use settle::Settlement;
+pub use status::{Status, WorkerState};
+pub use worker::{Heartbeat, LEASE, WorkerName};
+
+use crate::connect::{Channel, Connector};
+use crate::error::QueueError;
+use crate::keys::Keys;
+
+/// A script, with the shared functions in front of it. `allow-oom` lets it run at `maxmemory`: all but `enqueue` free
+/// memory or move what is there, and a queue that cannot be drained would stay full for ever.
+macro_rules! script {
+    ($name:literal, no_oom) => {
+        script!(@ $name, "#!lua\n")
+    };
+    ($name:literal) => {
+        script!(@ $name, "#!lua flags=allow-oom\n")
+    };
+    (@ $name:literal, $shebang:literal) => {{
+        static SCRIPT: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
+            redis::Script::new(concat!(
+                $shebang,
+                include_str!("lua/prelude.lua"),
+                include_str!(concat!("lua/", $name, ".lua"))
+            ))
+        });
+        &*SCRIPT
+    }};
+}
+use script;
+
+/// One queue in one Redis, over one connection that is opened again when it broke.
+///
+/// Every method is one round trip unless it says otherwise, and returns [`QueueError::Unreachable`] when the answer did
+/// not come: then the operation may have run, and may even run later.
+#[derive(Debug)]
+pub struct Queue {
+    channel: Channel,
+    keys: Keys,
+    name: String,
+}
+
+impl Queue {
+    /// Connects, and checks that the server can keep promises.
+    ///
+    /// # Errors
+    /// Whatever [`QueueError`] describes: a bad URL or name, no server, wrong password, too old, set to evict.
+    pub async fn open(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
+        let queue = Queue::new(redis_url, name)?;
+        queue.channel.connector().check(&queue.channel).await?;
+        Ok(queue)
+    }
+
+    /// A queue that connects on its first use, unchecked: for further threads of a program that did [`Queue::open`].
+    ///
+    /// # Errors
+    /// [`QueueError::BadUrl`] or [`QueueError::BadQueueName`].
+    pub fn new(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
+        let keys = Keys::new(name).map_err(QueueError::BadQueueName)?;
+        Ok(Queue { channel: Channel::new(Connector::new(redis_url)?), keys, name: name.to_owned() })
+    }
+
+    /// The queue's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where Redis is, without its password.
+    pub fn address(&self) -> &str {
+        self.channel.connector().address()
+    }
+
+    /// Rises with every new connection. After a rise, Redis may have been restarted: compare with [`Queue::reconcile`].
+    pub fn connection_generation(&self) -> u64 {
+        self.channel.generation()
+    }
+}

@@ -1,0 +1,127 @@
+//! What the whole queue looks like at one instant: sizes, counters, workers. O(workers), whatever the queue's length.
+
+use super::Queue;
+use crate::error::QueueError;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// One worker process, for people.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct WorkerState {
+    /// Its name.
+    pub worker: String,
+    /// The host it says it runs on.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Jobs it holds.
+    pub in_flight: u64,
+    /// Results a second, over its last few seconds.
+    pub rate: f64,
+    /// Results since it started.
+    pub done: u64,
+    /// When it started (ms since 1970, Redis clock).
+    pub started: u64,
+    /// Since it was last heard of.
+    pub seen_ms_ago: u64,
+}
+
+/// The queue at one instant.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names are those of `status --json`, described in the contract")]
+pub struct Status {
+    pub queue: String,
+    pub ready: u64,
+    pub in_flight: u64,
+    pub delayed: u64,
+    pub dead: u64,
+    pub results: u64,
+    pub stored: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub bytes: u64,
+    pub paused: bool,
+    pub workers: Vec<WorkerState>,
+}
+
+type Counters = HashMap<String, String>;
+type Sizes = (u64, u64, u64, u64, Counters, Counters, Vec<String>, (u64, u64));
+
+impl Queue {
+    /// Reads everything in one transaction, so that no job is counted twice or missed between two reads. Two round
+    /// trips, and two more each time a worker came or went in between.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn status(&self) -> Result<Status, QueueError> {
+        let list_workers = redis::Cmd::zrange(self.keys.workers(), 0, -1);
+        let mut names: Vec<String> = self.channel.query("list workers", &list_workers).await?;
+        loop {
+            let mut pipe = redis::pipe();
+            pipe.atomic()
+                .llen(self.keys.ready())
+                .zcard(self.keys.delayed())
+                .xlen(self.keys.dead())
+                .xlen(self.keys.results())
+                .hgetall(self.keys.stats())
+                .hgetall(self.keys.meta())
+                .zrange(self.keys.workers(), 0, -1)
+                .cmd("TIME");
+            for name in &names {
+                pipe.hlen(self.keys.inflight(name)).hgetall(self.keys.worker(name));
+            }
+            let reply: Vec<redis::Value> = self.channel.pipeline("read the status", &pipe).await?;
+            let mut reply = reply.into_iter();
+            let first: Vec<redis::Value> = reply.by_ref().take(8).collect();
+            let (ready, delayed, dead, results, stats, meta, names_now, (seconds, micros)): Sizes =
+                redis::from_redis_value(redis::Value::Array(first)).map_err(|error| QueueError::Refused {
+                    doing: "read the status",
+                    why: error.to_string(),
+                })?;
+            if sorted(&names_now) != sorted(&names) {
+                names = names_now;
+                continue;
+            }
+            let now_ms = seconds * 1000 + micros / 1000;
+            let mut workers = Vec::with_capacity(names.len());
+            while let (Some(in_flight), Some(facts)) = (reply.next(), reply.next()) {
+                let facts: Counters = redis::from_redis_value(facts).unwrap_or_default();
+                let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
+                workers.push(WorkerState {
+                    worker: names[workers.len()].clone(),
+                    host: fact("host"),
+                    pid: fact("pid").parse().unwrap_or(0),
+                    version: fact("version"),
+                    in_flight: redis::from_redis_value(in_flight).unwrap_or(0),
+                    rate: fact("rate").parse().unwrap_or(0.0),
+                    done: fact("done").parse().unwrap_or(0),
+                    started: fact("started").parse().unwrap_or(0),
+                    seen_ms_ago: now_ms.saturating_sub(fact("seen").parse().unwrap_or(now_ms)),
+                });
+            }
+            let counter = |name: &str| stats.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+            return Ok(Status {
+                queue: self.name.clone(),
+                ready,
+                in_flight: workers.iter().map(|w| w.in_flight).sum(),
+                delayed,
+                dead,
+                results,
+                stored: counter("stored"),
+                rejected: counter("rejected"),
+                failed: counter("failed"),
+                bytes: counter("bytes"),
+                paused: meta.contains_key("paused"),
+                workers,
+            });
+        }
+    }
+}
+
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut sorted: Vec<_> = names.iter().collect();
+    sorted.sort();
+    sorted
+}
