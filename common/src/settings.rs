@@ -7,6 +7,9 @@ use std::time::Duration;
 /// The default of `--redis-url`.
 pub const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379/0";
 
+/// What the programs call themselves to servers: a name, a version, and where to complain.
+pub const USER_AGENT: &str = concat!("imgq/", env!("CARGO_PKG_VERSION"), " (image downloader; +complaints to the operator of this address)");
+
 /// Where the queue is.
 #[derive(Debug, Clone, Args)]
 #[group(skip)]

@@ -8,6 +8,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseField(pub(super) String);
 
+impl LeaseField {
+    /// Sorts fields as their jobs were claimed.
+    pub fn order(&self) -> (u64, u64) {
+        let (claim, index) = self.0.split_once('.').unwrap_or((&self.0, ""));
+        (claim.parse().unwrap_or(0), index.parse().unwrap_or(0))
+    }
+}
+
 /// A job under this worker's lease, as its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedJob {

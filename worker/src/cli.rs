@@ -1,0 +1,142 @@
+//! Arguments, read low and turned once into a checked configuration.
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use common::media::MediaTypes;
+use common::retry::RetryPolicy;
+use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size};
+use ipnet::IpNet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::storage::layout::Layout;
+
+/// Downloads the jobs of a queue into storage. Start as many as you like, on as many machines as you like.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version, max_term_width = 100, after_help = "Example:\n  worker --redis-url redis://queue.example:6379/0 --storage /mnt/images --concurrency 128")]
+struct Cli {
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
+    #[command(flatten)]
+    download: DownloadArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Storage")]
+struct StorageArgs {
+    /// The folder that objects are stored in; all workers of a queue share it
+    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images")]
+    storage: PathBuf,
+    /// mirror: host/path as in the URL; hash: ab/cd/DIGEST.jpg, for millions
+    #[arg(long, env = "IMGQ_LAYOUT", default_value = "mirror")]
+    layout: Layout,
+    /// Types to store, by content: jpeg,png,gif,webp,avif,mp4,webm
+    #[arg(long, env = "IMGQ_TYPES", value_name = "LIST", default_value_t = MediaTypes::default())]
+    types: MediaTypes,
+    /// The largest object
+    #[arg(long, env = "IMGQ_MAX_BYTES", value_name = "SIZE", default_value = "100MB", value_parser = parse_size)]
+    max_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Downloads")]
+struct DownloadArgs {
+    /// Downloads at once
+    #[arg(long, env = "IMGQ_CONCURRENCY", value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    concurrency: u32,
+    /// Downloads at once from one host
+    #[arg(long, env = "IMGQ_HOST_CONCURRENCY", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    host_concurrency: u32,
+    /// Until a connection stands
+    #[arg(long, env = "IMGQ_CONNECT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+    /// Until something arrives
+    #[arg(long, env = "IMGQ_IDLE_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    idle_timeout: Duration,
+    /// Until a download is done
+    #[arg(long, env = "IMGQ_TOTAL_TIMEOUT", value_name = "TIME", default_value = "120s", value_parser = parse_duration)]
+    total_timeout: Duration,
+    /// Tries before a job is dead
+    #[arg(long, env = "IMGQ_MAX_ATTEMPTS", value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    max_attempts: u32,
+    /// The first delay between tries; it doubles up to 5m, with full jitter
+    #[arg(long, env = "IMGQ_RETRY_DELAY", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    retry_delay: Duration,
+    /// Networks that the address guard lets through, as in 10.0.0.0/8,127.0.0.0/8
+    #[arg(long, env = "IMGQ_ALLOW_NETWORKS", value_name = "CIDRS", value_delimiter = ',')]
+    allow_networks: Vec<IpNet>,
+    /// What the worker calls itself
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
+    user_agent: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Process")]
+struct ProcessArgs {
+    /// After SIGTERM: how long downloads may go on before they are given back
+    #[arg(long, env = "IMGQ_GRACE", value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
+    grace: Duration,
+    /// Stop, as on SIGTERM, when standard input closes: whoever started this worker is gone
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+/// Everything a worker needs to know, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) redis_url: String,
+    pub(crate) queue: String,
+    pub(crate) storage: PathBuf,
+    pub(crate) layout: Layout,
+    pub(crate) types: MediaTypes,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) concurrency: usize,
+    pub(crate) host_concurrency: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) total_timeout: Duration,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) allow_networks: Vec<IpNet>,
+    pub(crate) user_agent: String,
+    pub(crate) grace: Duration,
+    pub(crate) exit_with_stdin: bool,
+}
+
+impl Config {
+    /// Reads the command line and the environment; ends the process with code 2 and a message when they make no sense.
+    pub(crate) fn from_command_line() -> Config {
+        let matches = empty_variables_are_unset(Cli::command()).get_matches();
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Config {
+            redis_url: cli.queue.redis_url().to_owned(),
+            queue: cli.queue.queue,
+            storage: cli.storage.storage,
+            layout: cli.storage.layout,
+            types: cli.storage.types,
+            body_bytes_max: cli.storage.max_bytes,
+            concurrency: cli.download.concurrency as usize,
+            host_concurrency: cli.download.host_concurrency as usize,
+            connect_timeout: cli.download.connect_timeout,
+            idle_timeout: cli.download.idle_timeout,
+            total_timeout: cli.download.total_timeout,
+            retry: RetryPolicy { max_attempts: cli.download.max_attempts, delay: cli.download.retry_delay },
+            allow_networks: cli.download.allow_networks,
+            user_agent: cli.download.user_agent,
+            grace: cli.process.grace,
+            exit_with_stdin: cli.process.exit_with_stdin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! The ledger: which jobs this worker holds, from the answer to a claim until Redis confirmed their settlement.
+//!
+//! It answers two questions: how many slots are free, and whether a job that Redis shows in flight is known here. A job
+//! just settled stays known until the next comparison begins, because that comparison's answer may be older than the
+//! confirmation.
+
+use common::queue::{ClaimedJob, LeaseField};
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Debug, Default)]
+struct Entries {
+    held: HashSet<LeaseField>,
+    settled_lately: HashSet<LeaseField>,
+}
+
+/// What this worker holds.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    slots: usize,
+    entries: Mutex<Entries>,
+    changed: Notify,
+}
+
+impl Ledger {
+    pub(crate) fn new(slots: usize) -> Ledger {
+        Ledger { slots, entries: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Slots that a claim may fill.
+    pub(crate) fn free(&self) -> usize {
+        self.slots.saturating_sub(self.entries().held.len())
+    }
+
+    /// Jobs held.
+    pub(crate) fn held(&self) -> usize {
+        self.entries().held.len()
+    }
+
+    /// Enters a claimed job; `false` when it is held already.
+    pub(crate) fn enter(&self, field: &LeaseField) -> bool {
+        self.entries().held.insert(field.clone())
+    }
+
+    /// Strikes off jobs whose settlement Redis confirmed.
+    pub(crate) fn settled<'a>(&self, fields: impl Iterator<Item = &'a LeaseField>) {
+        let mut entries = self.entries();
+        for field in fields {
+            entries.held.remove(field);
+            entries.settled_lately.insert(field.clone());
+        }
+        drop(entries);
+        self.changed.notify_waiters();
+    }
+
+    /// Called before Redis is asked what it holds.
+    pub(crate) fn begin_comparison(&self) {
+        self.entries().settled_lately.clear();
+    }
+
+    /// Of what Redis holds, the jobs that are not known here: their claim's answer was lost, or their settlement was,
+    /// with Redis restarted from an older state.
+    pub(crate) fn unknown(&self, in_redis: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
+        let entries = self.entries();
+        in_redis
+            .into_iter()
+            .filter(|job| !entries.held.contains(&job.field) && !entries.settled_lately.contains(&job.field))
+            .collect()
+    }
+
+    /// Returns after the next change. Cancel safe. Take the future before reading, so that no change is missed.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+}

@@ -1,0 +1,19 @@
+//! The recoverer: gives the jobs of workers whose lease is over back to the queue.
+//!
+//! Every worker is one. Several may try at once: the script rechecks the expiry, so one of them succeeds.
+
+use common::queue::Queue;
+
+/// Recovers every worker of `expired`. An error leaves the rest to the next heartbeat of anybody.
+pub(crate) async fn recover_all(queue: &Queue, expired: &[String]) {
+    for dead in expired {
+        match queue.recover(dead).await {
+            Ok(Some(jobs)) => tracing::warn!("worker {dead} is gone; {jobs} jobs taken back"),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!("cannot recover worker {dead} yet: {error}");
+                return;
+            }
+        }
+    }
+}
