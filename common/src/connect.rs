@@ -46,10 +46,7 @@ impl Connector {
     ///
     /// # Errors
     /// [`QueueError::Unreachable`] or [`QueueError::Auth`].
-    pub(crate) async fn open(
-        &self,
-        response_timeout: Option<Duration>,
-    ) -> Result<MultiplexedConnection, QueueError> {
+    pub(crate) async fn open(&self, response_timeout: Option<Duration>) -> Result<MultiplexedConnection, QueueError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(response_timeout);
@@ -65,9 +62,7 @@ impl Connector {
     /// [`QueueError::TooOld`], [`QueueError::EvictionPolicy`], or what the connection says.
     pub(crate) async fn check(&self, channel: &Channel) -> Result<(), QueueError> {
         let info: String = channel.query("read the server's facts", redis::cmd("INFO").arg("everything")).await?;
-        let fact = |name: &str| {
-            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-        };
+        let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         // Valkey reports the Redis version that it is compatible with under the same name.
         if let Some(version) = fact("redis_version") {
             let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
@@ -102,7 +97,8 @@ impl Connector {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::ReadOnly
             )
-        ) || code == "MISCONF" || code == "UNBLOCKED";
+        ) || code == "MISCONF"
+            || code == "UNBLOCKED";
         if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM") {
             QueueError::Auth { address, why: error.to_string() }
         } else if code == "OOM" {

@@ -119,7 +119,9 @@ impl QueueError {
             QueueError::RolledBack { .. } => {
                 "run the same command again: links that are still in are skipped, lost ones are added".into()
             }
-            QueueError::NoSuchBatch(_) => "`producer enqueue` prints the batch it made; `producer wait` without one takes the newest".into(),
+            QueueError::NoSuchBatch(_) => {
+                "`producer enqueue` prints the batch it made; `producer wait` without one takes the newest".into()
+            }
             QueueError::BadQueueName(_) | QueueError::Refused { .. } => return None,
         })
     }

@@ -49,9 +49,8 @@ impl JobId {
     /// The id of the `ordinal`-th job of a batch; distinct for distinct ordinals below 2^62. `salt` fills the 12 bits
     /// between the version and the variant.
     pub fn new(batch: BatchId, ordinal: u64, salt: u16) -> JobId {
-        let bits = (u128::from(batch.0) << 80)
-            | (u128::from(salt & 0xfff) << 64)
-            | u128::from(ordinal & ((1 << 62) - 1));
+        let bits =
+            (u128::from(batch.0) << 80) | (u128::from(salt & 0xfff) << 64) | u128::from(ordinal & ((1 << 62) - 1));
         // new_v8 sets the version and variant bits and keeps all others.
         JobId(Uuid::new_v8(bits.to_be_bytes()))
     }
@@ -141,9 +140,8 @@ impl Job {
     pub fn read(payload: &[u8], random: u128) -> Result<Job, UnreadableJob> {
         let unreadable = |id, url: &str, why: String| UnreadableJob { id, url: url.to_owned(), why };
         let beginning = || String::from_utf8_lossy(&payload[..payload.len().min(200)]).into_owned();
-        let text = std::str::from_utf8(payload)
-            .map_err(|_| unreadable(None, &beginning(), "it is not UTF-8".into()))?
-            .trim();
+        let text =
+            std::str::from_utf8(payload).map_err(|_| unreadable(None, &beginning(), "it is not UTF-8".into()))?.trim();
         if !text.starts_with('{') {
             // The claim turns a bare URL into JSON; this is for readers of elements that were not claimed yet.
             return if text.contains("://") {
@@ -165,7 +163,11 @@ impl Job {
             return Err(unreadable(Some(id), &wire.url, why));
         }
         if let Some(kind) = wire.kind.as_deref().filter(|kind| *kind != "download") {
-            return Err(unreadable(Some(id), &wire.url, format!("its kind is \"{kind}\", and this worker does \"download\"")));
+            return Err(unreadable(
+                Some(id),
+                &wire.url,
+                format!("its kind is \"{kind}\", and this worker does \"download\""),
+            ));
         }
         Ok(Job {
             id,

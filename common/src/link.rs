@@ -306,10 +306,7 @@ mod tests {
         let canonical = "http://127.0.0.1:8000/i/WS2LFCw.jpg";
         assert_eq!(read("http://127.0.0.1:8000/i/WS2LFCwm.jpeg?2"), file(canonical));
         assert_eq!(read("https://i.imgur.com/WS2LFCw.jpg"), file(canonical));
-        assert_eq!(
-            read("http://127.0.0.1:8000/web/a/DytNW1A"),
-            Ok(Target::Page(ImgurPage::Album("DytNW1A".into())))
-        );
+        assert_eq!(read("http://127.0.0.1:8000/web/a/DytNW1A"), Ok(Target::Page(ImgurPage::Album("DytNW1A".into()))));
         for other in ["http://127.0.0.1:8000/ix/WS2LFCwm.jpeg", "http://127.0.0.1:8001/i/WS2LFCwm.jpeg"] {
             assert_eq!(read(other), file(other), "{other}");
         }

@@ -84,9 +84,7 @@ impl FromStr for MediaType {
         MediaType::ALL
             .into_iter()
             .find(|t| t.name() == name || (name == "jpg" && *t == MediaType::Jpeg))
-            .ok_or_else(|| {
-                format!("unknown type \"{name}\": known are jpeg, png, gif, webp, avif, mp4, webm")
-            })
+            .ok_or_else(|| format!("unknown type \"{name}\": known are jpeg, png, gif, webp, avif, mp4, webm"))
     }
 }
 
@@ -114,9 +112,7 @@ impl FromIterator<MediaType> for MediaTypes {
 
 impl Default for MediaTypes {
     fn default() -> Self {
-        [MediaType::Jpeg, MediaType::Png, MediaType::Gif, MediaType::Webp, MediaType::Avif]
-            .into_iter()
-            .collect()
+        [MediaType::Jpeg, MediaType::Png, MediaType::Gif, MediaType::Webp, MediaType::Avif].into_iter().collect()
     }
 }
 

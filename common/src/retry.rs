@@ -109,13 +109,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_a_lower_bound() {
-        let got = disposition(
-            Outcome::Failed(Failure::RateLimited),
-            1,
-            POLICY,
-            Some(Duration::from_secs(30)),
-            0.5,
-        );
+        let got = disposition(Outcome::Failed(Failure::RateLimited), 1, POLICY, Some(Duration::from_secs(30)), 0.5);
         assert_eq!(got, Disposition::Retry { after: Duration::from_secs(31) });
     }
 }

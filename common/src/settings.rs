@@ -8,7 +8,8 @@ use std::time::Duration;
 pub const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379/0";
 
 /// What the programs call themselves to servers: a name, a version, and where to complain.
-pub const USER_AGENT: &str = concat!("imgq/", env!("CARGO_PKG_VERSION"), " (image downloader; +complaints to the operator of this address)");
+pub const USER_AGENT: &str =
+    concat!("imgq/", env!("CARGO_PKG_VERSION"), " (image downloader; +complaints to the operator of this address)");
 
 /// Where the queue is.
 #[derive(Debug, Clone, Args)]
@@ -18,7 +19,14 @@ pub struct QueueArgs {
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", global = true, help_heading = "Queue")]
     pub redis_url: Option<String>,
     /// The queue's name: many can share one Redis
-    #[arg(long, env = "IMGQ_QUEUE", value_name = "NAME", default_value = "default", global = true, help_heading = "Queue")]
+    #[arg(
+        long,
+        env = "IMGQ_QUEUE",
+        value_name = "NAME",
+        default_value = "default",
+        global = true,
+        help_heading = "Queue"
+    )]
     pub queue: String,
 }
 

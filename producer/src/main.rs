@@ -1,1 +1,10 @@
-fn main(){}
+//! The producer: turns sources into jobs, and shows what became of them.
+
+mod cli;
+mod commands;
+mod sources;
+mod view;
+
+fn main() -> std::process::ExitCode {
+    commands::main(cli::parse())
+}

@@ -54,8 +54,16 @@ mod tests {
     #[test]
     fn statuses_mean_what_the_contract_says() {
         for (status, reason) in [
-            (404, "gone"), (410, "gone"), (401, "forbidden"), (403, "forbidden"), (451, "forbidden"),
-            (429, "rate_limited"), (500, "http_5xx"), (503, "http_5xx"), (400, "http_4xx"), (418, "http_4xx"),
+            (404, "gone"),
+            (410, "gone"),
+            (401, "forbidden"),
+            (403, "forbidden"),
+            (451, "forbidden"),
+            (429, "rate_limited"),
+            (500, "http_5xx"),
+            (503, "http_5xx"),
+            (400, "http_4xx"),
+            (418, "http_4xx"),
             (304, "redirects"),
         ] {
             assert_eq!(meaning_of_status(status).reason(), reason, "{status}");

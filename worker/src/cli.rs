@@ -12,7 +12,12 @@ use crate::storage::layout::Layout;
 
 /// Downloads the jobs of a queue into storage. Start as many as you like, on as many machines as you like.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, max_term_width = 100, after_help = "Example:\n  worker --redis-url redis://queue.example:6379/0 --storage /mnt/images --concurrency 128")]
+#[command(
+    name = "worker",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  worker --redis-url redis://queue.example:6379/0 --storage /mnt/images --concurrency 128"
+)]
 struct Cli {
     #[command(flatten)]
     queue: QueueArgs,

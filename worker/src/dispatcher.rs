@@ -202,7 +202,8 @@ impl Dispatcher {
                 }));
             }
         }
-        let at_most = at_most.min(self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+        let at_most =
+            at_most.min(self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let no_wait: Waiting = Box::pin(std::future::pending());
         // A wait for jobs that something else interrupts goes on, and is met again the next time: to drop it would cost
         // its connection.

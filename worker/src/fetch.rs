@@ -94,12 +94,7 @@ impl Fetcher {
             if response.content_length().is_some_and(|length| length > self.body_bytes_max) {
                 return Err(setback(Rejection::TooLarge));
             }
-            return Ok(Body {
-                response,
-                status,
-                bytes_left: self.body_bytes_max,
-                idle_timeout: self.idle_timeout,
-            });
+            return Ok(Body { response, status, bytes_left: self.body_bytes_max, idle_timeout: self.idle_timeout });
         }
         Err(Rejection::Redirects.into())
     }

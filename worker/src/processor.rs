@@ -92,8 +92,7 @@ impl Processor {
         let (media_type, dimensions) = inspector.finish().map_err(setback)?;
         let key = self.layout.key(url, media_type);
         let written = upload.finish(key.clone()).await.map_err(storage_failed)?;
-        let object =
-            StoredObject { key, bytes: written.bytes, sha256: written.sha256, media_type, dimensions };
+        let object = StoredObject { key, bytes: written.bytes, sha256: written.sha256, media_type, dimensions };
         Ok((object, status, false))
     }
 

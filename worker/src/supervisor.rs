@@ -141,10 +141,7 @@ async fn session(
 
 /// Registers a name; after the first time Redis may be away, and is waited for.
 async fn register(queue: &Queue, worker: &WorkerName, config: &Config, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let facts = [
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("concurrency", config.concurrency.to_string()),
-    ];
+    let facts = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("concurrency", config.concurrency.to_string())];
     let mut backoff = common::error::ReconnectBackoff::default();
     loop {
         match queue.register(worker, &facts).await {

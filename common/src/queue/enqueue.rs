@@ -24,10 +24,8 @@ pub struct Chunk {
 impl Chunk {
     /// A chunk of new jobs for `links`; `first_ordinal` counts the links of the batch before this chunk.
     pub fn of_links(batch: BatchId, number: u64, first_ordinal: u64, links: Vec<String>, dedup: bool) -> Chunk {
-        let jobs = (first_ordinal..)
-            .zip(links)
-            .map(|(ordinal, link)| Job::new(JobId::new(batch, ordinal, 0), link))
-            .collect();
+        let jobs =
+            (first_ordinal..).zip(links).map(|(ordinal, link)| Job::new(JobId::new(batch, ordinal, 0), link)).collect();
         Chunk { number, jobs, dedup }
     }
 }

@@ -76,10 +76,8 @@ impl Queue {
             let mut reply = reply.into_iter();
             let first: Vec<redis::Value> = reply.by_ref().take(8).collect();
             let (ready, delayed, dead, results, stats, meta, names_now, (seconds, micros)): Sizes =
-                redis::from_redis_value(redis::Value::Array(first)).map_err(|error| QueueError::Refused {
-                    doing: "read the status",
-                    why: error.to_string(),
-                })?;
+                redis::from_redis_value(redis::Value::Array(first))
+                    .map_err(|error| QueueError::Refused { doing: "read the status", why: error.to_string() })?;
             if sorted(&names_now) != sorted(&names) {
                 names = names_now;
                 continue;

@@ -104,12 +104,15 @@ fn mirror_marked(url: &Url, media_type: MediaType) -> String {
 }
 
 fn extension_type(name: &str) -> Option<MediaType> {
-    name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).and_then(|(_, extension)| MediaType::from_extension(extension))
+    name.rsplit_once('.')
+        .filter(|(stem, _)| !stem.is_empty())
+        .and_then(|(_, extension)| MediaType::from_extension(extension))
 }
 
 /// Characters that every file system takes as they are, and no shell or terminal minds.
 fn is_plain(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b',' | b'=' | b'@' | b'%' | b'[' | b']' | b'(' | b')')
+    b.is_ascii_alphanumeric()
+        || matches!(b, b'.' | b'_' | b'-' | b'+' | b',' | b'=' | b'@' | b'%' | b'[' | b']' | b'(' | b')')
 }
 
 fn is_safe_name(name: &str) -> bool {
@@ -133,9 +136,8 @@ fn is_device_name(name: &str) -> bool {
 
 /// Whether a name looks like one that carries a digest.
 fn is_marked(name: &str) -> bool {
-    name.rsplit_once('~').is_some_and(|(_, rest)| {
-        rest.len() >= 16 && rest.bytes().take(16).all(|b| b.is_ascii_hexdigit())
-    })
+    name.rsplit_once('~')
+        .is_some_and(|(_, rest)| rest.len() >= 16 && rest.bytes().take(16).all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -181,16 +183,53 @@ mod tests {
         let mut seen: HashMap<String, String> = HashMap::new();
         let marked = key("https://x.org/photo");
         let names = [
-            "", "a", "a.jpg", "a.jpeg", "A.jpg", "a.png", "a.jpg.jpg", "a%2ejpg", "a.jpg.", "a.jpg%00", "~", "a~b.jpg",
-            "..%5c..%5ca.jpg", "%2e%2e/a.jpg", "nul.jpg", "com1.jpg", "-a.jpg", "a b.jpg", "ä.jpg", "a;b.jpg", "a*.jpg",
-            marked.strip_prefix("x.org/").expect("below its host"), "photo", "a/a.jpg", "a.jpg/a.jpg", "a|b.jpg",
+            "",
+            "a",
+            "a.jpg",
+            "a.jpeg",
+            "A.jpg",
+            "a.png",
+            "a.jpg.jpg",
+            "a%2ejpg",
+            "a.jpg.",
+            "a.jpg%00",
+            "~",
+            "a~b.jpg",
+            "..%5c..%5ca.jpg",
+            "%2e%2e/a.jpg",
+            "nul.jpg",
+            "com1.jpg",
+            "-a.jpg",
+            "a b.jpg",
+            "ä.jpg",
+            "a;b.jpg",
+            "a*.jpg",
+            marked.strip_prefix("x.org/").expect("below its host"),
+            "photo",
+            "a/a.jpg",
+            "a.jpg/a.jpg",
+            "a|b.jpg",
         ];
-        for origin in ["https://x.org", "http://x.org", "https://x.org:80", "http://x.org:443", "https://x.org.", "https://x.org:8443", "http://x.org:8443", "http://[::1]", "https://x-org"] {
+        for origin in [
+            "https://x.org",
+            "http://x.org",
+            "https://x.org:80",
+            "http://x.org:443",
+            "https://x.org.",
+            "https://x.org:8443",
+            "http://x.org:8443",
+            "http://[::1]",
+            "https://x-org",
+        ] {
             for name in names {
                 for query in ["", "?a", "?b"] {
                     let url = Url::parse(&format!("{origin}/{name}{query}")).expect("parses");
                     let key = Layout::Mirror.key(&url, MediaType::Jpeg);
-                    assert!(!key.starts_with('/') && key.split('/').all(|part| !part.is_empty() && part != "." && part != ".."), "{key}");
+                    assert!(
+                        !key.starts_with('/')
+                            && key.split('/').all(|part| !part.is_empty() && part != "." && part != ".."),
+                        "{key}"
+                    );
                     assert!(key.bytes().all(|b| is_plain(b) || b == b'/' || b == b'~'), "{key}");
                     if let Some(other) = seen.insert(key.clone(), url.to_string()) {
                         assert_eq!(other, url.as_str(), "both are stored as {key}");

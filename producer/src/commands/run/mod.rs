@@ -1,0 +1,112 @@
+//! `producer run`: everything on this machine. A private Redis, worker processes, enqueue, wait, summary; all of it
+//! stopped at the end, whatever the end is.
+
+mod private_redis;
+mod worker_processes;
+
+use super::enqueue::{enqueue_all, how_it_ended, open_sources, summary};
+use super::{CommandError, Ended, print, wait};
+use crate::cli::RunArgs;
+use common::queue::Queue;
+use common::settings::QueueArgs;
+use private_redis::PrivateRedis;
+use std::path::PathBuf;
+use std::time::Instant;
+use worker_processes::WorkerProcesses;
+
+pub(super) async fn run(queue_args: &QueueArgs, args: RunArgs) -> Result<Ended, CommandError> {
+    // What can be wrong with the arguments is said before anything is started.
+    let sources = open_sources(&args.source)?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| beside(&args.storage));
+    std::fs::create_dir_all(&data_dir)
+        .map_err(CommandError::system(format!("cannot make the folder {}", data_dir.display())))?;
+    let redis = match &queue_args.redis_url {
+        Some(_) => None,
+        None => Some(PrivateRedis::start(&data_dir).await?),
+    };
+    let url = redis.as_ref().map_or_else(|| queue_args.redis_url().to_owned(), PrivateRedis::url);
+    let queue = Queue::open(&url, &queue_args.queue).await?;
+    if redis.is_some() {
+        seal_what_was_cut_off(&queue).await?;
+    }
+    let mut workers = WorkerProcesses::start(&url, &queue_args.queue, &args, &data_dir)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(CommandError::system("cannot listen for signals"))?;
+    let result = tokio::select! {
+        result = work(&queue, sources, &args) => result,
+        error = workers.supervise() => Err(error),
+        error = died(redis.as_ref()) => Err(error),
+        _ = terminate.recv() => Err(CommandError::Other {
+            message: "told to stop (SIGTERM)".into(),
+            hint: "the same command goes on where this one stopped".into(),
+            code: 1,
+        }),
+    };
+    workers.stop().await;
+    if let Some(redis) = redis {
+        redis.stop().await;
+    }
+    if !matches!(result, Err(_) | Ok(Ended::CouldNot)) {
+        eprintln!("pictures are in {}", args.storage.display());
+    }
+    result
+}
+
+async fn work(queue: &Queue, sources: crate::sources::Sources, args: &RunArgs) -> Result<Ended, CommandError> {
+    let started = Instant::now();
+    let enqueued = enqueue_all(queue, sources, &args.source).await?;
+    let line = summary(&enqueued, started.elapsed());
+    if args.json {
+        eprintln!("{line}");
+    } else {
+        print(&line)?;
+    }
+    let ended = how_it_ended(&enqueued, args.source.strict);
+    if ended != Ended::Done {
+        return Ok(ended);
+    }
+    // Its own batch, and what an earlier run left unfinished.
+    let mut batches = wait::unfinished(queue).await?;
+    if !batches.contains(&enqueued.id) {
+        batches.push(enqueued.id);
+    }
+    wait::wait_for_all(queue, batches, args.timeout, args.json).await
+}
+
+/// Batches of an earlier run whose enqueue was cut off: their enqueuer held this folder's lock and is gone, so they are as
+/// complete as they will ever be.
+async fn seal_what_was_cut_off(queue: &Queue) -> Result<(), CommandError> {
+    for batch in wait::unfinished(queue).await? {
+        queue.seal_batch(batch).await?;
+    }
+    Ok(())
+}
+
+async fn died(redis: Option<&PrivateRedis>) -> CommandError {
+    match redis {
+        Some(redis) => redis.died().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `images` → `images.imgq`.
+fn beside(storage: &std::path::Path) -> PathBuf {
+    let mut name = storage.components().as_path().as_os_str().to_owned();
+    name.push(".imgq");
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_data_lie_beside_the_storage() {
+        for (storage, data) in
+            [("./images", "./images.imgq"), ("/srv/pics/", "/srv/pics.imgq"), ("images", "images.imgq")]
+        {
+            assert_eq!(beside(Path::new(storage)), Path::new(data));
+        }
+    }
+}

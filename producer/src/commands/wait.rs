@@ -1,0 +1,193 @@
+//! `producer wait`: progress until batches (or everything) are done, then the summary.
+
+use super::{CommandError, Ended, print, print_json};
+use crate::cli::WaitArgs;
+use crate::view::progress::Progress;
+use crate::view::summary;
+use common::error::{QueueError, ReconnectBackoff};
+use common::job::BatchId;
+use common::queue::{BatchState, Queue};
+use std::time::{Duration, Instant};
+
+/// How often the state is read: O(1) for Redis, and quick enough for eyes.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// An enqueuer says that it is alive every second; after this long without a word it is gone.
+const ENQUEUER_GONE_MS: u64 = 15_000;
+/// Batches that a wait without a batch takes in.
+const BATCHES_MAX: usize = 1000;
+/// With work to do and nobody alive, this is said once.
+const NOBODY_AFTER: Duration = Duration::from_secs(3);
+
+pub(super) async fn wait(queue: &Queue, args: WaitArgs) -> Result<Ended, CommandError> {
+    if args.batches.is_empty() {
+        let batches = unfinished(queue).await?;
+        wait_for_all(queue, batches, args.timeout, args.json).await
+    } else {
+        wait_for(queue, &args.batches, args.timeout, args.json).await
+    }
+}
+
+/// Batches that are not finished; when all are, the newest one, so that there is something to sum up.
+pub(super) async fn unfinished(queue: &Queue) -> Result<Vec<BatchId>, CommandError> {
+    let newest = queue.newest_batches(BATCHES_MAX).await?;
+    let mut unfinished = Vec::new();
+    for batch in &newest {
+        match queue.batch(*batch).await {
+            Ok((state, _)) if state.finished == 0 => unfinished.push(*batch),
+            Ok(_) | Err(QueueError::NoSuchBatch(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if unfinished.is_empty() {
+        unfinished.extend(newest.first());
+    }
+    Ok(unfinished)
+}
+
+/// Waits for the batches, and then for the queue to be empty: jobs pushed by hand belong to no batch.
+pub(super) async fn wait_for_all(
+    queue: &Queue,
+    batches: Vec<BatchId>,
+    timeout: Option<Duration>,
+    json: bool,
+) -> Result<Ended, CommandError> {
+    let mut waiter = Waiter::new(queue, batches, timeout);
+    waiter.until_empty = true;
+    waiter.run(json).await
+}
+
+/// Waits for the batches alone.
+pub(super) async fn wait_for(
+    queue: &Queue,
+    batches: &[BatchId],
+    timeout: Option<Duration>,
+    json: bool,
+) -> Result<Ended, CommandError> {
+    Waiter::new(queue, batches.to_vec(), timeout).run(json).await
+}
+
+struct Waiter<'a> {
+    queue: &'a Queue,
+    batches: Vec<BatchId>,
+    deadline: Option<Instant>,
+    until_empty: bool,
+    started: Instant,
+    nobody_said: bool,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(queue: &'a Queue, batches: Vec<BatchId>, timeout: Option<Duration>) -> Waiter<'a> {
+        let started = Instant::now();
+        let deadline = timeout.map(|timeout| started + timeout);
+        Waiter { queue, batches, deadline, until_empty: false, started, nobody_said: false }
+    }
+
+    async fn run(mut self, json: bool) -> Result<Ended, CommandError> {
+        let mut progress = Progress::start();
+        let mut backoff = ReconnectBackoff::default();
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        let (states, ended) = loop {
+            let pause = match self.look(&mut progress).await {
+                Ok((states, true)) => break (states, None),
+                Ok((states, false)) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    break (states, Some(Ended::TimedOut));
+                }
+                Ok(_) => {
+                    backoff.reset();
+                    LOOK_EVERY
+                }
+                Err(CommandError::Queue(error)) if error.is_transient() && self.patience_left() => {
+                    progress.say(&format!("{error}; trying again"));
+                    backoff.next_wait()
+                }
+                Err(error) => {
+                    progress.finish();
+                    return Err(error);
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = &mut interrupt => {
+                    progress.finish();
+                    eprintln!("error: interrupted; the jobs go on without anyone watching");
+                    eprintln!("hint: `producer wait` watches again");
+                    return Ok(Ended::CouldNot);
+                }
+            }
+        };
+        progress.finish();
+        let total = summary::total(&states);
+        let took = self.started.elapsed();
+        if json {
+            let mut facts = serde_json::json!({
+                "enqueued": total.enqueued, "stored": total.stored, "rejected": total.rejected,
+                "failed": total.failed, "bytes": total.bytes, "reasons": total.reasons,
+                "seconds": took.as_secs_f64(), "finished": ended.is_none(),
+            });
+            facts["batches"] = states.iter().map(|state| state.batch.clone()).collect();
+            print_json(&facts)?;
+        } else {
+            print(&summary::text(&total, took))?;
+        }
+        if let Some(ended) = ended {
+            eprintln!("error: --timeout passed with {} of {} jobs done", total.done(), total.enqueued);
+            eprintln!("hint: the jobs go on; `producer status` shows them, `producer wait` watches again");
+            return Ok(ended);
+        }
+        Ok(if total.rejected + total.failed > 0 { Ended::NotAllStored } else { Ended::Done })
+    }
+
+    /// Without `--timeout` a Redis that went away is waited for; the deadline ends that as well.
+    fn patience_left(&self) -> bool {
+        self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Reads the state and shows it; tells whether all is done.
+    async fn look(&mut self, progress: &mut Progress) -> Result<(Vec<BatchState>, bool), CommandError> {
+        let mut states = Vec::with_capacity(self.batches.len());
+        let mut done = true;
+        for batch in &self.batches {
+            let (state, now_ms) = self.queue.batch(*batch).await?;
+            done &= state.finished > 0;
+            let silent_ms = now_ms.saturating_sub(state.seen);
+            if state.sealed == 0 && state.done() >= state.enqueued && silent_ms > ENQUEUER_GONE_MS {
+                return Err(cut_off(&state, silent_ms));
+            }
+            states.push(state);
+        }
+        let nobody_due = !self.nobody_said && self.started.elapsed() > NOBODY_AFTER;
+        if nobody_due || (done && self.until_empty) {
+            let status = self.queue.status().await?;
+            let left = status.ready + status.in_flight + status.delayed;
+            if self.until_empty {
+                done &= left == 0;
+            }
+            if nobody_due && left > 0 && status.workers.is_empty() {
+                self.nobody_said = true;
+                progress.say("no worker is alive: start one with `worker`, or `docker-compose up -d worker`");
+            }
+            if status.paused && nobody_due && left > 0 {
+                self.nobody_said = true;
+                progress.say("the queue is paused: `producer resume` lets workers go on");
+            }
+        }
+        progress.show(&summary::total(&states));
+        Ok((states, done))
+    }
+}
+
+/// The error for a batch whose enqueue never came to its end.
+fn cut_off(state: &BatchState, silent_ms: u64) -> CommandError {
+    CommandError::Other {
+        message: format!(
+            "batch {} is not complete: its enqueue ({}) was cut off {} s ago, after {} links, all of which are done",
+            state.batch,
+            crate::view::harmless(&state.source),
+            silent_ms / 1000,
+            state.enqueued
+        ),
+        hint: "run the same `producer enqueue` again: links that are already in are skipped; then wait for the batch that it prints"
+            .into(),
+        code: 1,
+    }
+}

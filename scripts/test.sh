@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Sets up what the tests need, and runs them all: format, lints, the compose file where a Docker engine answers, then unit,
+# integration and end-to-end tests. The last lines are cargo's own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '\n== %s\n' "$*"; }
+
+step "redis-server"
+scripts/ensure-redis.sh
+command -v redis-server || command -v valkey-server
+
+step "format"
+cargo fmt --all -- --check
+step "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "compose"
+not_run=()
+if scripts/compose-test.sh --can-run; then
+  scripts/compose-test.sh
+else
+  not_run+=("scripts/compose-test.sh (the compose file): $(scripts/compose-test.sh --why-not)")
+fi
+
+step "tests"
+cargo build --workspace --all-targets --locked
+cargo test --workspace --locked --lib --bins
+for what in "${not_run[@]}"; do printf '\nNOT RUN: %s\n' "$what"; done
+# Last, so that what cargo sums up last is what crosses a wire.
+cargo test --package tests --locked --test wire

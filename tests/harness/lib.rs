@@ -1,0 +1,18 @@
+//! What the tests stand on: a real Redis, the programs as processes, an origin that misbehaves on demand, and an Imgur that
+//! behaves like Imgur.
+//!
+//! Nothing here knows how imgq works inside: tests speak the contract, through raw Redis and the two programs.
+
+pub mod files;
+pub mod imgur;
+pub mod origin;
+pub mod programs;
+pub mod queue;
+pub mod redis_server;
+pub mod wait;
+
+pub use origin::Origin;
+pub use programs::{Producer, Worker};
+pub use queue::RawQueue;
+pub use redis_server::Redis;
+pub use wait::until;
