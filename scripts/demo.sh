@@ -9,7 +9,8 @@ started=()
 stop() { for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done; [ -n "${container:-}" ] && docker rm -f "$container" >/dev/null 2>&1 || true; }
 trap stop EXIT
 
-cargo build --release --locked
+# Without default features: the simulator alone, none of the test harness's container client.
+cargo build --release --locked --package producer --package worker --package tests --bins --no-default-features
 export PATH="$PWD/target/release:$PATH"
 
 # An empty REDIS_URL means: a private server.

@@ -8,10 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tempfile::TempDir;
-use testcontainers::core::{IntoContainerPort, WaitFor};
-use testcontainers::runners::SyncRunner;
-use testcontainers::{Container, GenericImage, ImageExt};
 
+#[cfg(feature = "containers")]
+use testcontainers::{
+    Container, GenericImage, ImageExt,
+    core::{IntoContainerPort, WaitFor},
+    runners::SyncRunner,
+};
+
+#[cfg(feature = "containers")]
 const IMAGE: (&str, &str) = ("redis", "7-bookworm");
 const OPTIONS: [&str; 4] = ["--appendonly", "yes", "--maxmemory-policy", "noeviction"];
 
@@ -25,6 +30,7 @@ pub struct Redis {
 #[derive(Debug)]
 enum Server {
     /// Held for its end: the container goes with it.
+    #[cfg(feature = "containers")]
     Container {
         _container: Container<GenericImage>,
     },
@@ -98,6 +104,7 @@ impl Redis {
     fn process(&mut self) -> &mut Process {
         match &mut self.server {
             Server::Process(process) => process,
+            #[cfg(feature = "containers")]
             Server::Container { .. } => panic!("only a private server can be stopped"),
         }
     }
@@ -162,9 +169,13 @@ fn copy_folder(from: &Path, to: &Path) {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        if let Server::Process(process) = &mut self.server {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+        match &mut self.server {
+            Server::Process(process) => {
+                let _ = process.child.kill();
+                let _ = process.child.wait();
+            }
+            #[cfg(feature = "containers")]
+            Server::Container { .. } => {}
         }
     }
 }
@@ -190,7 +201,13 @@ fn start(dir: &Path, options: &[String]) -> Child {
         })
 }
 
+#[cfg(not(feature = "containers"))]
+fn in_container() -> Option<Redis> {
+    None
+}
+
 /// `None` when no engine answers, or it neither has nor can pull the image.
+#[cfg(feature = "containers")]
 fn in_container() -> Option<Redis> {
     let docker = |arguments: &[&str]| {
         let status = Command::new("timeout")
