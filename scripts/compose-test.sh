@@ -48,7 +48,7 @@ jobs=$(sed -n 's/.*"enqueued":\([0-9]*\).*/\1/p' <<<"$summary")
 [ "$jobs" -ge 190 ] || fail "only $jobs links were enqueued"
 
 for _ in $(seq 100); do [ "$(redis XLEN "$(key results)" | tr -d '\r')" -ge 24 ] && break; sleep 0.1; done
-victim=$(dc ps -q worker | head -1)
+victim=$(dc ps -q worker | sed -n 1p)
 echo "-- before the kill: LLEN ready $(redis LLEN "$(key ready)"), XLEN results $(redis XLEN "$(key results)"), results per worker:"; per_worker
 docker kill --signal KILL "$victim" >/dev/null
 killed=$(date +%s)

@@ -114,7 +114,12 @@ impl Connector {
 /// Whether the connection that gave `error` is not to be used again. A timeout counts: the answer may still come, and
 /// nobody can tell whether the peer is there at all.
 fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error()
+    // An answer of another shape than expected came over a sound connection.
+    error.kind() != ErrorKind::UnexpectedReturnType
+        && (error.is_io_error()
+            || error.is_timeout()
+            || error.is_connection_dropped()
+            || error.is_unrecoverable_error())
 }
 
 fn without_password(url: &str) -> String {

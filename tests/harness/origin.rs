@@ -127,7 +127,7 @@ async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>) -> 
         ["no-type"] => gif(2, 700).into_response(),
         // Announces more than it sends.
         ["truncated"] => {
-            let start = futures_body(vec![Ok(Bytes::from(gif(3, 1000)))], true);
+            let start = broken_off(gif(3, 1000));
             ([(header::CONTENT_LENGTH, "5000")], start).into_response()
         }
         // Sends a little, then nothing, for ever.
@@ -142,7 +142,7 @@ async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>) -> 
         ["announced-large"] => {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static("1000000000"));
-            (headers, futures_body(vec![Ok(Bytes::from(gif(5, 500)))], true)).into_response()
+            (headers, broken_off(gif(5, 500))).into_response()
         }
         [n, file] if file.ends_with(".gif") => {
             let bytes = Bytes::from(gif(number(n), number(file.trim_end_matches(".gif")).max(64) as usize));
@@ -180,15 +180,14 @@ fn with_location(location: &str) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, location.to_owned())]).into_response()
 }
 
-fn futures_body(parts: Vec<Result<Bytes, std::io::Error>>, broken: bool) -> Body {
-    let (sender, receiver) = tokio::sync::mpsc::channel(parts.len() + 1);
-    for part in parts {
-        // There is room for each.
-        let _ = sender.try_send(part);
-    }
-    if broken {
-        let _ = sender.try_send(Err(std::io::Error::other("broken off on purpose")));
-    }
+/// A body that breaks off after `start`, once that has left the server: an earlier error would swallow the headers too.
+fn broken_off(start: Vec<u8>) -> Body {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let _ = sender.send(Ok(Bytes::from(start))).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let _ = sender.send(Err(std::io::Error::other("broken off on purpose"))).await;
+    });
     Body::new(ChannelBody(receiver))
 }
 

@@ -1,1 +1,19 @@
-fn main() {}
+//! One test binary for everything that crosses a wire: real Redis, real HTTP, real processes, real files.
+//!
+//! Each test has a queue of its own and waits for conditions. What is pure is tested beside its code.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests say what they show in their names, and may panic")]
+
+mod crashes;
+mod enqueueing;
+mod errors;
+mod first_run;
+mod hand_pushed;
+mod idling;
+mod outcomes;
+mod redis_away;
+mod running;
+mod scripts;
+mod stopping;
+mod structure;
+mod watching;

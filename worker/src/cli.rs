@@ -5,6 +5,7 @@ use common::media::MediaTypes;
 use common::retry::RetryPolicy;
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size};
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,8 +72,8 @@ struct DownloadArgs {
     #[arg(long, env = "IMGQ_RETRY_DELAY", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     retry_delay: Duration,
     /// Networks that the address guard lets through, as in 10.0.0.0/8,127.0.0.0/8
-    #[arg(long, env = "IMGQ_ALLOW_NETWORKS", value_name = "CIDRS", value_delimiter = ',')]
-    allow_networks: Vec<IpNet>,
+    #[arg(long, env = "IMGQ_ALLOW_NETWORKS", value_name = "CIDRS", default_value = "", hide_default_value = true, value_parser = parse_networks)]
+    allow_networks: Networks,
     /// What the worker calls itself
     #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
     user_agent: String,
@@ -87,6 +88,20 @@ struct ProcessArgs {
     /// Stop, as on SIGTERM, when standard input closes: whoever started this worker is gone
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Networks(Vec<IpNet>);
+
+/// Empty parts are skipped: lists are put together out of variables that may be empty.
+fn parse_networks(list: &str) -> Result<Networks, String> {
+    let parse = |part: &str| {
+        let address = |_| part.parse::<IpAddr>().map(IpNet::from);
+        part.parse::<IpNet>()
+            .or_else(address)
+            .map_err(|_| format!("\"{part}\" is not a network: write 10.0.0.0/8, fd00::/8 or one address"))
+    };
+    list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect::<Result<_, _>>().map(Networks)
 }
 
 /// Everything a worker needs to know, checked.
@@ -128,7 +143,7 @@ impl Config {
             idle_timeout: cli.download.idle_timeout,
             total_timeout: cli.download.total_timeout,
             retry: RetryPolicy { max_attempts: cli.download.max_attempts, delay: cli.download.retry_delay },
-            allow_networks: cli.download.allow_networks,
+            allow_networks: cli.download.allow_networks.0,
             user_agent: cli.download.user_agent,
             grace: cli.process.grace,
             exit_with_stdin: cli.process.exit_with_stdin,
@@ -143,5 +158,12 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn networks_are_read_with_empty_parts_skipped() {
+        let read = |text: &str| parse_networks(text).map(|networks| networks.0.len());
+        assert_eq!((read(""), read("10.0.0.0/8,"), read("127.0.0.1, fd00::/8")), (Ok(0), Ok(1), Ok(2)));
+        assert!(read("10.0.0.0/8,home").is_err_and(|why| why.contains("home")));
     }
 }

@@ -231,12 +231,11 @@ fn setback_of(error: &reqwest::Error) -> Setback {
     }
 }
 
-/// rustls reports a failed handshake as an I/O error around its own.
+/// rustls reports a failed handshake as an I/O error around its own, which comes here inside another one; the source of an
+/// I/O error skips what it holds.
 fn is_tls_io(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref)
-        .is_some_and(|inner| inner.is::<rustls::Error>())
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    held.is_some_and(|held| held.is::<rustls::Error>() || is_tls_io(held))
 }
 
 #[cfg(test)]

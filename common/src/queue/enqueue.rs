@@ -60,13 +60,10 @@ impl Queue {
             }
             call.arg(job.write());
         }
-        let reply: (String, Option<u64>, Option<u64>) = match self.channel.invoke("enqueue", &call).await {
-            Ok((status, first, second)) => (status, first, second),
-            Err(error) => return Err(error),
-        };
-        match (reply.0.as_str(), reply.1, reply.2) {
-            ("ok" | "again", Some(enqueued), Some(duplicates)) => Ok(Pushed { enqueued, duplicates }),
-            ("gap", Some(lost), _) => Err(QueueError::RolledBack { batch: batch.to_string(), lost }),
+        let (status, first, second): (String, u64, u64) = self.channel.invoke("enqueue", &call).await?;
+        match status.as_str() {
+            "ok" | "again" => Ok(Pushed { enqueued: first, duplicates: second }),
+            "gap" => Err(QueueError::RolledBack { batch: batch.to_string(), lost: first }),
             _ => Err(QueueError::NoSuchBatch(batch.to_string())),
         }
     }

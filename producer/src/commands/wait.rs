@@ -21,7 +21,7 @@ const NOBODY_AFTER: Duration = Duration::from_secs(3);
 pub(super) async fn wait(queue: &Queue, args: WaitArgs) -> Result<Ended, CommandError> {
     if args.batches.is_empty() {
         let batches = unfinished(queue).await?;
-        wait_for_all(queue, batches, args.timeout, args.json).await
+        wait_for_all(queue, batches, args.timeout, args.json, false).await
     } else {
         wait_for(queue, &args.batches, args.timeout, args.json).await
     }
@@ -50,9 +50,11 @@ pub(super) async fn wait_for_all(
     batches: Vec<BatchId>,
     timeout: Option<Duration>,
     json: bool,
+    in_run: bool,
 ) -> Result<Ended, CommandError> {
     let mut waiter = Waiter::new(queue, batches, timeout);
     waiter.until_empty = true;
+    waiter.in_run = in_run;
     waiter.run(json).await
 }
 
@@ -71,6 +73,8 @@ struct Waiter<'a> {
     batches: Vec<BatchId>,
     deadline: Option<Instant>,
     until_empty: bool,
+    /// The workers end with this process.
+    in_run: bool,
     started: Instant,
     nobody_said: bool,
 }
@@ -79,7 +83,7 @@ impl<'a> Waiter<'a> {
     fn new(queue: &'a Queue, batches: Vec<BatchId>, timeout: Option<Duration>) -> Waiter<'a> {
         let started = Instant::now();
         let deadline = timeout.map(|timeout| started + timeout);
-        Waiter { queue, batches, deadline, until_empty: false, started, nobody_said: false }
+        Waiter { queue, batches, deadline, until_empty: false, in_run: false, started, nobody_said: false }
     }
 
     async fn run(mut self, json: bool) -> Result<Ended, CommandError> {
@@ -109,9 +113,7 @@ impl<'a> Waiter<'a> {
                 () = tokio::time::sleep(pause) => {}
                 _ = &mut interrupt => {
                     progress.finish();
-                    eprintln!("error: interrupted; the jobs go on without anyone watching");
-                    eprintln!("hint: `producer wait` watches again");
-                    return Ok(Ended::CouldNot);
+                    return Err(self.interrupted());
                 }
             }
         };
@@ -135,6 +137,18 @@ impl<'a> Waiter<'a> {
             return Ok(ended);
         }
         Ok(if total.rejected + total.failed > 0 { Ended::NotAllStored } else { Ended::Done })
+    }
+
+    fn interrupted(&self) -> CommandError {
+        let (message, hint) = if self.in_run {
+            (
+                "interrupted; the workers give back what they have not finished",
+                "the same command goes on where this one stopped",
+            )
+        } else {
+            ("interrupted; the jobs go on without anyone watching", "`producer wait` watches again")
+        };
+        CommandError::Other { message: message.into(), hint: hint.into(), code: 1 }
     }
 
     /// Without `--timeout` a Redis that went away is waited for; the deadline ends that as well.

@@ -1,17 +1,17 @@
 -- Adds one chunk of jobs of a batch to the back of the queue, each link once.
 -- KEYS: 1 ready, 2 batch, 3 stats, 4.. the dedup bucket of each link (none with dedup off)
 -- ARGV: 1 number of the chunk (1, 2, …), 2 "1" for dedup, then for each link: digest, payload
--- Returns {"ok"|"again", enqueued, duplicates}, {"gap", next number} or {"missing"}
+-- Returns {"ok"|"again", enqueued, duplicates}, {"gap", next number, 0} or {"missing", 0, 0}
 --
 -- The number makes a repeated chunk harmless (its reply was lost) and shows a lost one (Redis restarted from an older
 -- state). This script alone has no allow-oom flag: at maxmemory Redis refuses it whole, before it ran.
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'missing'} end
+if redis.call('EXISTS', KEYS[2]) == 0 then return {'missing', 0, 0} end
 local number = tonumber(ARGV[1])
 local state = redis.call('HMGET', KEYS[2], 'chunk', 'chunk_enqueued', 'chunk_duplicates')
 local last = tonumber(state[1]) or 0
 if number == last then return {'again', tonumber(state[2]), tonumber(state[3])} end
 if number < last then return {'again', 0, 0} end
-if number > last + 1 then return {'gap', last + 1} end
+if number > last + 1 then return {'gap', last + 1, 0} end
 
 local payloads, duplicates = {}, 0
 for i = 3, #ARGV, 2 do

@@ -70,7 +70,7 @@ async fn work(queue: &Queue, sources: crate::sources::Sources, args: &RunArgs) -
     if !batches.contains(&enqueued.id) {
         batches.push(enqueued.id);
     }
-    wait::wait_for_all(queue, batches, args.timeout, args.json).await
+    wait::wait_for_all(queue, batches, args.timeout, args.json, true).await
 }
 
 /// Batches of an earlier run whose enqueue was cut off: their enqueuer held this folder's lock and is gone, so they are as

@@ -1,0 +1,150 @@
+//! Every error that a newcomer meets: it names the input, the reason and the remedy.
+
+use harness::programs::{Finished, finish};
+use harness::{Producer, RawQueue, Redis, Worker};
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn run(command: Command) -> Finished {
+    finish(command, b"", SOON)
+}
+
+/// Ends with `code`, and says all of `parts` and a hint.
+fn says(finished: &Finished, code: i32, parts: &[&str]) {
+    assert_eq!(finished.code, code, "{finished:?}");
+    for part in parts {
+        assert!(finished.stderr.contains(part), "{part:?} is not in {finished:?}");
+    }
+    assert!(finished.stderr.contains("hint: "), "{finished:?}");
+    assert!(!finished.stderr.contains("hunter2"), "no secret is shown: {finished:?}");
+}
+
+fn both_programs(queue: &RawQueue, url: &str, code: i32, parts: &[&str]) {
+    let storage = tempfile::tempdir().unwrap();
+    let mut enqueue = Producer::command(queue, &["enqueue", "https://x.org/a.jpg"]);
+    let mut worker = Worker::command(queue, storage.path());
+    says(&run(std::mem::replace(enqueue.env("REDIS_URL", url), Command::new("true"))), code, parts);
+    says(&run(std::mem::replace(worker.env("REDIS_URL", url), Command::new("true"))), code, parts);
+}
+
+#[test]
+fn no_redis_there() {
+    let queue = RawQueue::shared();
+    both_programs(&queue, "redis://:hunter2@127.0.0.1:1/0", 1, &["no answer from Redis", "127.0.0.1:1"]);
+}
+
+#[test]
+fn no_redis_url() {
+    let queue = RawQueue::shared();
+    both_programs(&queue, "http://127.0.0.1:6379", 1, &["is not a Redis URL", "http://127.0.0.1:6379"]);
+}
+
+#[test]
+fn a_wrong_password_and_none() {
+    let redis = Redis::private(&["--requirepass", "right"]);
+    let url = redis.url().to_owned();
+    let queue = RawQueue::shared();
+    both_programs(&queue, &url, 1, &["refuses the login"]);
+    both_programs(&queue, &format!("{url}?pass=hunter2"), 1, &["refuses the login"]);
+}
+
+#[test]
+fn an_eviction_policy_that_throws_jobs_away() {
+    let redis = Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    queue.run::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let url = queue.url.clone();
+    both_programs(&queue, &url, 1, &["allkeys-lru", "noeviction"]);
+}
+
+#[test]
+fn a_redis_that_is_too_old() {
+    // No such server can be had here, so a stand-in tells what an old one tells.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/0", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(8).flatten() {
+            std::thread::spawn(move || answer_like_redis_6(stream));
+        }
+    });
+    let queue = RawQueue::shared();
+    both_programs(&queue, &url, 1, &["6.2.14", "7.0"]);
+}
+
+fn answer_like_redis_6(mut stream: std::net::TcpStream) {
+    use std::io::{Read, Write};
+    let mut buffer = [0; 4096];
+    while let Ok(n) = stream.read(&mut buffer) {
+        if n == 0 {
+            return;
+        }
+        let request = String::from_utf8_lossy(&buffer[..n]).to_ascii_uppercase();
+        // Commands arrive pipelined; each array opens with its length.
+        for command in request.split("\r\n*").filter(|command| !command.is_empty()) {
+            let answer = if command.contains("INFO\r\n") && !command.contains("SETINFO") {
+                let info = "redis_version:6.2.14\r\nmaxmemory_policy:noeviction\r\n";
+                format!("${}\r\n{info}\r\n", info.len())
+            } else {
+                "+OK\r\n".to_owned()
+            };
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_storage_that_cannot_be_written_to() {
+    let queue = RawQueue::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, b"").unwrap();
+    says(&run(Worker::command(&queue, &file.join("below"))), 1, &["cannot write to the storage", "a-file"]);
+}
+
+#[test]
+fn links_and_sources_that_are_none() {
+    let queue = RawQueue::shared();
+    let enqueue = |source: &str| Producer::run(&queue, &["enqueue", source]);
+    says(&enqueue("http://[broken"), 2, &["http://[broken"]);
+    says(&enqueue("ftp://x.org/a.jpg"), 2, &["ftp://x.org/a.jpg", "http"]);
+    says(&enqueue("imgur:nonsense"), 2, &["imgur:nonsense", "imgur:random"]);
+    says(&enqueue("no-such-file.txt"), 1, &["no-such-file.txt"]);
+    let usage = enqueue("--no-such-flag");
+    assert_eq!(usage.code, 2);
+    assert!(usage.stderr.contains("--no-such-flag"), "{usage:?}");
+    let queue_name = Producer::run(&queue, &["status", "--queue", "a}b"]);
+    assert_eq!(queue_name.code, 1);
+    assert!(queue_name.stderr.contains("a}b"), "{queue_name:?}");
+}
+
+#[test]
+fn no_client_id() {
+    let queue = RawQueue::shared();
+    for arguments in [&["enqueue"][..], &["enqueue", "imgur:r/aww"], &["run"]] {
+        let finished = Producer::run(&queue, arguments);
+        says(&finished, 1, &["client id", "IMGUR_CLIENT_ID", "https://imgur.com/a/", ".txt", "scripts/demo.sh"]);
+    }
+    let mut empty = Producer::command(&queue, &["enqueue"]);
+    says(&run(std::mem::replace(empty.env("IMGUR_CLIENT_ID", ""), Command::new("true"))), 1, &["client id"]);
+}
+
+#[test]
+fn a_batch_that_is_not_there() {
+    let queue = RawQueue::shared();
+    says(&Producer::run(&queue, &["wait", "0123456789ab"]), 1, &["0123456789ab"]);
+    let malformed = Producer::run(&queue, &["wait", "yesterday"]);
+    assert_eq!(malformed.code, 2);
+    assert!(malformed.stderr.contains("yesterday"), "{malformed:?}");
+}
+
+#[test]
+fn a_queue_of_a_newer_version() {
+    let mut queue = RawQueue::shared();
+    queue.run::<i64>(&["HSET", "@meta", "schema", "99"]);
+    let storage = tempfile::tempdir().unwrap();
+    says(&run(Worker::command(&queue, storage.path())), 1, &["newer imgq", "99"]);
+}

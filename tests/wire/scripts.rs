@@ -1,0 +1,486 @@
+//! Each script when its reply is lost, when it runs late, when Redis goes back in time, and when its worker was taken for
+//! dead and goes on: the table in ARCHITECTURE.md, line by line.
+//!
+//! The operations are called; what they did is read with raw commands.
+
+use common::job::{BatchId, Job, JobId};
+use common::outcome::{Failure, Outcome};
+use common::queue::{Chunk, Claim, ClaimedJob, DeadAction, LeaseField, Queue, Reconciled, Settlement, WorkerName};
+use common::report::Report;
+use harness::RawQueue;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One queue, its programs' side and its raw side.
+struct Bench {
+    runtime: tokio::runtime::Runtime,
+    queue: Queue,
+    raw: RawQueue,
+    worker: WorkerName,
+    number: u64,
+}
+
+const URLS: [&str; 3] = ["https://x.org/0.jpg", "https://x.org/1.jpg", "https://x.org/2.jpg"];
+
+fn batch() -> BatchId {
+    BatchId::from_random(7)
+}
+
+fn chunk(number: u64) -> Chunk {
+    Chunk::of_links(batch(), number, 0, URLS.map(str::to_owned).to_vec(), true)
+}
+
+impl Bench {
+    /// A registered worker and a batch of three jobs.
+    fn new() -> Bench {
+        let raw = RawQueue::shared();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let queue = runtime.block_on(Queue::open(&raw.url, &raw.name)).unwrap();
+        let worker = WorkerName::fresh();
+        let bench = Bench { runtime, queue, raw, worker, number: 0 };
+        bench.runtime.block_on(bench.queue.register(&bench.worker, &[])).unwrap();
+        bench.runtime.block_on(bench.queue.open_batch(batch(), "test")).unwrap();
+        bench.runtime.block_on(bench.queue.push(batch(), &chunk(1))).unwrap();
+        bench
+    }
+
+    fn claim(&mut self, number: u64, max: usize) -> Claim {
+        self.number = self.number.max(number);
+        self.runtime.block_on(self.queue.claim(&self.worker, number, max)).unwrap()
+    }
+
+    fn claim_all(&mut self) -> Vec<ClaimedJob> {
+        let number = self.number + 1;
+        match self.claim(number, 10) {
+            Claim::Jobs { jobs, .. } => jobs,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reconcile(&mut self) -> Reconciled {
+        self.number += 1;
+        self.runtime.block_on(self.queue.reconcile(&self.worker, self.number)).unwrap()
+    }
+
+    fn settle(&mut self, settlements: &[(LeaseField, Settlement)]) -> Vec<bool> {
+        self.runtime.block_on(self.queue.settle(&self.worker, settlements)).unwrap()
+    }
+
+    /// Ends the lease of the worker, and recovers it as another one would.
+    fn reap(&mut self) -> Option<u64> {
+        let name = self.worker.to_string();
+        self.raw.run::<i64>(&["ZADD", "@workers", "1", &name]);
+        self.runtime.block_on(self.queue.recover(&name)).unwrap()
+    }
+
+    /// Where each job is, by its URL; fails when one is in two places or in none.
+    fn places(&mut self) -> BTreeMap<String, &'static str> {
+        let mut elements: Vec<(String, &'static str)> = Vec::new();
+        elements.extend(self.raw.ready().into_iter().map(|e| (e, "ready")));
+        let delayed: Vec<String> = self.raw.run(&["ZRANGE", "@delayed", "0", "-1"]);
+        elements.extend(delayed.into_iter().map(|e| (e, "delayed")));
+        let in_flight: Vec<String> = {
+            let pattern = format!("{}*", self.raw.key("inflight:")).replace('{', "\\{").replace('}', "\\}");
+            let keys: Vec<String> = self.raw.run(&["KEYS", &pattern]);
+            keys.iter().flat_map(|key| self.raw.run::<Vec<String>>(&["HVALS", key])).collect()
+        };
+        elements.extend(in_flight.into_iter().map(|e| (e, "in flight")));
+        let mut places = BTreeMap::new();
+        let mut put = |url: String, place| {
+            let before = places.insert(url.clone(), place);
+            assert_eq!(before, None, "{url} is in two places");
+        };
+        for (element, place) in elements {
+            let json: serde_json::Value = serde_json::from_str(&element).unwrap();
+            put(json["url"].as_str().unwrap().to_owned(), place);
+        }
+        for result in self.raw.results() {
+            put(result["url"].clone(), "done");
+        }
+        assert_eq!(places.len(), URLS.len(), "a job is nowhere: {places:?}");
+        places
+    }
+
+    fn all_are(&mut self, place: &str) {
+        let places = self.places();
+        assert!(places.values().all(|p| *p == place), "not all are {place}: {places:?}");
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let keys = self.all_keys();
+        keys.into_iter()
+            .map(|key| (key.clone(), redis::cmd("DUMP").arg(&key).to_owned()))
+            .map(|(key, cmd)| (key, self.raw_bytes(cmd)))
+            .collect()
+    }
+
+    fn all_keys(&mut self) -> Vec<String> {
+        let pattern = format!("{}*", self.raw.key("")).replace('{', "\\{").replace('}', "\\}");
+        self.raw.run(&["KEYS", &pattern])
+    }
+
+    fn raw_bytes(&self, cmd: redis::Cmd) -> Vec<u8> {
+        cmd.query(&mut self.connection()).unwrap()
+    }
+
+    fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.raw.url.as_str()).unwrap().get_connection().unwrap()
+    }
+
+    /// Puts all keys of the queue back: what a Redis shows that was restarted from an older state.
+    fn roll_back(&mut self, snapshot: &Snapshot) {
+        let mut connection = self.connection();
+        for key in self.all_keys() {
+            redis::cmd("DEL").arg(&key).query::<i64>(&mut connection).unwrap();
+        }
+        for (key, bytes) in snapshot {
+            redis::cmd("RESTORE").arg(key).arg(0).arg(&bytes[..]).query::<()>(&mut connection).unwrap();
+        }
+    }
+}
+
+type Snapshot = Vec<(String, Vec<u8>)>;
+
+fn failed(job: &ClaimedJob) -> Settlement {
+    let read = Job::read(&job.payload, 0).unwrap();
+    Settlement::Report(Box::new(Report {
+        id: read.id,
+        url: read.url,
+        outcome: Outcome::Failed(Failure::Dns),
+        object: None,
+        status: 0,
+        attempts: 1,
+        duration_ms: 1,
+    }))
+}
+
+fn retry(job: &ClaimedJob) -> Settlement {
+    let mut read = Job::read(&job.payload, 0).unwrap();
+    read.attempts += 1;
+    Settlement::Retry { job: Box::new(read), after: Duration::from_secs(60) }
+}
+
+fn one_of_each(jobs: &[ClaimedJob]) -> Vec<(LeaseField, Settlement)> {
+    vec![
+        (jobs[0].field.clone(), failed(&jobs[0])),
+        (jobs[1].field.clone(), retry(&jobs[1])),
+        (jobs[2].field.clone(), Settlement::Release),
+    ]
+}
+
+fn one_of_each_place(bench: &mut Bench) {
+    let places = bench.places();
+    assert_eq!(places.into_values().collect::<Vec<_>>(), ["done", "delayed", "ready"]);
+    let facts = bench.raw.hash(&format!("batch:{}", batch()));
+    assert_eq!((facts.get("failed").map(String::as_str), bench.raw.stream("dead").len()), (Some("1"), 1));
+}
+
+#[test]
+fn enqueue_reply_lost() {
+    let mut bench = Bench::new();
+    let again = bench.runtime.block_on(bench.queue.push(batch(), &chunk(1))).unwrap();
+    assert_eq!((again.enqueued, again.duplicates), (3, 0), "the same answer, nothing added");
+    bench.all_are("ready");
+}
+
+#[test]
+fn enqueue_ran_late() {
+    let mut bench = Bench::new();
+    let next = Chunk::of_links(batch(), 2, 3, vec!["https://x.org/3.jpg".into()], false);
+    bench.runtime.block_on(bench.queue.push(batch(), &next)).unwrap();
+    bench.runtime.block_on(bench.queue.push(batch(), &Chunk { dedup: false, ..chunk(1) })).unwrap();
+    assert_eq!(bench.raw.ready_len(), 4);
+}
+
+#[test]
+fn enqueue_rolled_back() {
+    let mut bench = Bench::new();
+    let before = bench.snapshot();
+    let next = |number| Chunk::of_links(batch(), number, 3, vec![format!("https://x.org/n{number}.jpg")], true);
+    bench.runtime.block_on(bench.queue.push(batch(), &next(2))).unwrap();
+    bench.roll_back(&before);
+    let told = bench.runtime.block_on(bench.queue.push(batch(), &next(3))).unwrap_err();
+    assert!(told.to_string().contains("lost"), "{told}");
+    assert_eq!(bench.raw.ready_len(), 3, "nothing behind the gap");
+}
+
+#[test]
+fn claim_reply_lost() {
+    let mut bench = Bench::new();
+    let lost = bench.claim_all();
+    bench.all_are("in flight");
+    let Reconciled::Holds(adopted) = bench.reconcile() else { panic!("registered") };
+    let fields = |jobs: &[ClaimedJob]| -> Vec<String> { jobs.iter().map(|job| format!("{:?}", job.field)).collect() };
+    let (mut lost, mut adopted) = (fields(&lost), fields(&adopted));
+    lost.sort();
+    adopted.sort();
+    assert_eq!(lost, adopted);
+}
+
+#[test]
+fn claim_ran_late() {
+    let mut bench = Bench::new();
+    // Claim 1 is given up; the comparison has number 2; then claim 1 runs.
+    bench.number = 1;
+    assert_eq!(bench.reconcile(), Reconciled::Holds(vec![]));
+    assert_eq!(bench.claim(1, 10), Claim::Stale);
+    bench.all_are("ready");
+    assert_eq!(bench.claim_all().len(), 3);
+}
+
+#[test]
+fn claim_rolled_back() {
+    let mut bench = Bench::new();
+    let before = bench.snapshot();
+    let jobs = bench.claim_all();
+    bench.roll_back(&before);
+    // Another claim of the same worker must not hand out the same fields: a late settle would meet another's job.
+    let again = bench.claim_all();
+    assert!(
+        again.iter().all(|job| jobs.iter().all(|old| old.field != job.field)),
+        "a fencing token was handed out twice"
+    );
+    let accepted = bench.settle(&one_of_each(&jobs));
+    assert_eq!(accepted, [false; 3]);
+    bench.all_are("in flight");
+}
+
+#[test]
+fn claim_after_being_reaped() {
+    let mut bench = Bench::new();
+    bench.reap();
+    assert_eq!(bench.claim(1, 10), Claim::Reaped);
+    bench.all_are("ready");
+}
+
+#[test]
+fn settle_reply_lost() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    assert_eq!(bench.settle(&one_of_each(&jobs)), [true; 3]);
+    assert_eq!(bench.settle(&one_of_each(&jobs)), [false; 3], "the second time changes nothing");
+    one_of_each_place(&mut bench);
+}
+
+#[test]
+fn settle_ran_late() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    bench.settle(&one_of_each(&jobs));
+    // The released job is claimed again, under another field; then the first settle runs once more.
+    let again = bench.claim_all();
+    assert_eq!(again.len(), 1);
+    bench.settle(&one_of_each(&jobs));
+    let places = bench.places();
+    assert_eq!(places.into_values().collect::<Vec<_>>(), ["done", "delayed", "in flight"]);
+}
+
+#[test]
+fn settle_rolled_back() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    let before = bench.snapshot();
+    bench.settle(&one_of_each(&jobs));
+    bench.roll_back(&before);
+    bench.all_are("in flight");
+    let Reconciled::Holds(adopted) = bench.reconcile() else { panic!("registered") };
+    assert_eq!(adopted.len(), 3, "all are there to be adopted and settled again");
+    bench.settle(&one_of_each(&jobs));
+    one_of_each_place(&mut bench);
+}
+
+#[test]
+fn settle_after_being_reaped() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    assert_eq!(bench.reap(), Some(3));
+    assert_eq!(bench.settle(&one_of_each(&jobs)), [false; 3]);
+    bench.all_are("ready");
+    assert_eq!(bench.raw.results_len(), 0);
+}
+
+#[test]
+fn settle_that_fails_in_the_middle_keeps_the_job() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    // Somebody wrote something else under the name of the stream.
+    bench.raw.run::<()>(&["SET", "@results", "oops"]);
+    let settlements = [(jobs[0].field.clone(), failed(&jobs[0]))];
+    assert!(bench.runtime.block_on(bench.queue.settle(&bench.worker, &settlements)).is_err());
+    bench.raw.run::<i64>(&["DEL", "@results"]);
+    bench.all_are("in flight");
+    assert_eq!(bench.settle(&settlements), [true]);
+}
+
+#[test]
+fn heartbeat_reply_lost_late_or_rolled_back() {
+    let mut bench = Bench::new();
+    let beat = |bench: &Bench| bench.runtime.block_on(bench.queue.heartbeat(&bench.worker, &[])).unwrap();
+    let before = bench.snapshot();
+    for _ in 0..3 {
+        assert!(beat(&bench).alive, "again and again");
+    }
+    bench.roll_back(&before);
+    assert!(beat(&bench).alive);
+    let time: Vec<f64> = bench.raw.run(&["TIME"]);
+    let name = bench.worker.to_string();
+    let expiry: f64 = bench.raw.run(&["ZSCORE", "@workers", &name]);
+    assert!(expiry <= time[0] * 1000.0 + 7000.0 && expiry >= time[0] * 1000.0 + 4000.0, "one lease from now");
+}
+
+#[test]
+fn heartbeat_after_being_reaped_does_not_come_back_to_life() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    bench.reap();
+    assert!(!bench.runtime.block_on(bench.queue.heartbeat(&bench.worker, &[])).unwrap().alive);
+    assert!(bench.raw.workers().is_empty());
+    assert!(bench.raw.hash(&format!("worker:{}", bench.worker)).is_empty());
+}
+
+#[test]
+fn recover_twice_and_too_late() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    let order: Vec<String> = jobs.iter().map(|job| String::from_utf8(job.payload.clone()).unwrap()).collect();
+    assert_eq!(bench.reap(), Some(3));
+    assert_eq!(bench.raw.ready(), order, "to the front, in their order, untouched");
+    let name = bench.worker.to_string();
+    assert_eq!(bench.runtime.block_on(bench.queue.recover(&name)).unwrap(), None, "the second time nothing");
+    // One that was alive after all, when the script rechecks.
+    let other = WorkerName::fresh();
+    bench.runtime.block_on(bench.queue.register(&other, &[])).unwrap();
+    assert_eq!(bench.runtime.block_on(bench.queue.recover(other.as_str())).unwrap(), None);
+    bench.all_are("ready");
+}
+
+#[test]
+fn recover_rolled_back() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    let before = bench.snapshot();
+    bench.reap();
+    bench.roll_back(&before);
+    bench.all_are("in flight");
+    assert_eq!(bench.reap(), Some(3));
+    bench.all_are("ready");
+}
+
+#[test]
+fn reconcile_after_being_reaped() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    bench.reap();
+    assert_eq!(bench.reconcile(), Reconciled::Reaped);
+}
+
+#[test]
+fn unregister_while_holding_jobs_is_refused() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    assert!(!bench.runtime.block_on(bench.queue.unregister(&bench.worker)).unwrap());
+    assert_eq!(bench.raw.workers().len(), 1, "its lease goes on, so its jobs are found");
+    let all: Vec<_> = jobs.into_iter().map(|job| (job.field, Settlement::Release)).collect();
+    bench.settle(&all);
+    assert!(bench.runtime.block_on(bench.queue.unregister(&bench.worker)).unwrap());
+    assert!(bench.runtime.block_on(bench.queue.unregister(&bench.worker)).unwrap(), "a repeated one says the same");
+    assert!(bench.raw.workers().is_empty());
+}
+
+#[test]
+fn run_alone_for_a_job_that_is_elsewhere_is_refused() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    bench.reap();
+    assert!(!bench.runtime.block_on(bench.queue.run_alone(&bench.worker, &jobs[0].field)).unwrap());
+    assert!(bench.raw.hash(&format!("worker:{}", bench.worker)).is_empty());
+}
+
+#[test]
+fn a_batch_is_finished_once_it_is_sealed_and_all_its_jobs_are_done() {
+    let mut bench = Bench::new();
+    let facts = |bench: &mut Bench| bench.raw.hash(&format!("batch:{}", batch()));
+    let jobs = bench.claim_all();
+    let all: Vec<_> = jobs.iter().map(|job| (job.field.clone(), failed(job))).collect();
+    bench.settle(&all);
+    assert!(!facts(&mut bench).contains_key("finished"), "workers outran the enqueue");
+    for _ in 0..2 {
+        bench.runtime.block_on(bench.queue.seal_batch(batch())).unwrap();
+    }
+    assert!(facts(&mut bench).contains_key("finished"));
+}
+
+#[test]
+fn dead_retry_twice_moves_once() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    let all: Vec<_> = jobs.iter().map(|job| (job.field.clone(), failed(job))).collect();
+    bench.settle(&all);
+    let dead = bench.runtime.block_on(bench.queue.dead_jobs(None, 10)).unwrap();
+    for expected in [3, 0] {
+        let moved = bench.runtime.block_on(bench.queue.settle_dead(DeadAction::Retry, &dead)).unwrap();
+        assert_eq!((moved, bench.raw.ready_len()), (expected, 3));
+    }
+    let facts = bench.raw.hash(&format!("batch:{}", batch()));
+    assert_eq!((facts["failed"].as_str(), facts["failed:dns"].as_str()), ("0", "0"));
+}
+
+#[test]
+fn an_outage_longer_than_the_lease_is_nobody_s_death() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    let name = bench.worker.to_string();
+    // As after an outage: the lease is over, and nobody has ticked for a minute.
+    bench.raw.run::<i64>(&["ZADD", "@workers", "1", &name]);
+    bench.raw.run::<i64>(&["HSET", "@meta", "tick", "1"]);
+    let other = WorkerName::fresh();
+    bench.runtime.block_on(bench.queue.register(&other, &[])).unwrap();
+    let heartbeat = bench.runtime.block_on(bench.queue.heartbeat(&other, &[])).unwrap();
+    assert_eq!(heartbeat.expired, Vec::<String>::new());
+    assert_eq!(bench.runtime.block_on(bench.queue.recover(&name)).unwrap(), None);
+    bench.all_are("in flight");
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_keep_a_dead_worker_s_jobs() {
+    let mut bench = Bench::new();
+    let beat = |bench: &Bench| bench.runtime.block_on(bench.queue.heartbeat(&WorkerName::fresh(), &[])).unwrap();
+    beat(&bench);
+    let name = bench.worker.to_string();
+    bench.raw.run::<i64>(&["ZADD", "@workers", "99999999999999", &name]);
+    beat(&bench);
+    let time: Vec<f64> = bench.raw.run(&["TIME"]);
+    let expiry: f64 = bench.raw.run(&["ZSCORE", "@workers", &name]);
+    assert!(expiry <= (time[0] + 1.0) * 1000.0 + 6000.0, "clamped to a lease from now");
+}
+
+#[test]
+fn equal_bare_urls_are_two_jobs_with_two_ids() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    bench.raw.push("https://x.org/same.jpg");
+    bench.raw.push("https://x.org/same.jpg");
+    let jobs = bench.claim_all();
+    let ids: Vec<JobId> = jobs.iter().map(|job| Job::read(&job.payload, 0).unwrap().id).collect();
+    assert_eq!(jobs.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+    // Both waiting for a retry: a set would keep one of two equal members.
+    let both: Vec<_> = jobs.iter().map(|job| (job.field.clone(), retry(job))).collect();
+    bench.settle(&both);
+    assert_eq!(bench.raw.run::<i64>(&["ZCARD", "@delayed"]), 2);
+}
+
+#[test]
+fn a_thousand_jobs_move_in_one_call_each() {
+    let mut bench = Bench::new();
+    bench.claim_all();
+    let links = (0..1000).map(|n| format!("https://x.org/many/{n}.jpg")).collect();
+    bench.runtime.block_on(bench.queue.push(batch(), &Chunk::of_links(batch(), 2, 3, links, true))).unwrap();
+    let jobs = match bench.claim(9, 1000) {
+        Claim::Jobs { jobs, .. } => jobs,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(jobs.len(), 1000);
+    assert_eq!(bench.reap(), Some(1003));
+    assert_eq!(bench.raw.ready_len(), 1003);
+}
