@@ -54,12 +54,15 @@ docker kill --signal KILL "$victim" >/dev/null
 killed=$(date +%s)
 echo "-- killed one worker"; dc ps
 
-dc run --rm -T demo wait "$batch" --timeout 2m || fail "wait ended with code $?"
+# 3: the simulator has removed an image now and then, and such a link is rejected.
+code=0; dc run --rm -T demo wait "$batch" --timeout 2m || code=$?
+[ "$code" = 0 ] || [ "$code" = 3 ] || fail "wait ended with code $code"
 echo "-- $(($(date +%s) - killed)) s after the kill: LLEN ready $(redis LLEN "$(key ready)"), XLEN results $(redis XLEN "$(key results)"), results per worker:"; per_worker
 
 [ "$(redis XLEN "$(key results)" | tr -d '\r')" = "$jobs" ] || fail "there are not $jobs results"
 [ "$(fields id | sort -u | wc -l)" = "$jobs" ] || fail "some job has two results"
-[ "$(fields outcome | sort | uniq -c | awk '{print $2, $1}')" = "stored $jobs" ] || fail "not all are stored"
+stored=$(fields outcome | grep -c '^stored$')
+[ $((stored + $(fields reason | grep -c '^removed$'))) = "$jobs" ] || fail "some are neither stored nor removed at Imgur"
 [ "$(per_worker | wc -l)" -ge 4 ] || fail "not all four workers did some"
 [ "$(redis LLEN "$(key ready)" | tr -d '\r')" = 0 ] || fail "jobs are left"
 
@@ -72,7 +75,7 @@ cmp "/tmp/$COMPOSE_PROJECT_NAME.results" "/tmp/$COMPOSE_PROJECT_NAME.files" || f
 rm -f "/tmp/$COMPOSE_PROJECT_NAME".*
 docker exec "$worker" sh -c 'id -u; touch /x 2>/dev/null && echo writable || echo read-only' | tr '\n' ' ' | grep -q '10001 read-only' ||
   fail "the worker runs as root or on a writable root"
-echo "-- $jobs jobs, $jobs results, files and results agree"
+echo "-- $jobs jobs, $jobs results, $stored files, which agree with them"
 down
 trap - EXIT
 [ -z "$(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" ] || fail "containers are left"

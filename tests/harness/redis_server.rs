@@ -32,7 +32,7 @@ enum Server {
     /// Held for its end: the container goes with it.
     #[cfg(feature = "containers")]
     Container {
-        _container: Container<GenericImage>,
+        _container: Box<Container<GenericImage>>,
     },
     Process(Process),
 }
@@ -231,8 +231,10 @@ fn in_container() -> Option<Redis> {
         .map_err(|error| eprintln!("no container for the shared Redis ({error}); using a redis-server process"))
         .ok()?;
     let port = container.get_host_port_ipv4(6379.tcp()).ok()?;
-    let redis =
-        Redis { url: format!("redis://127.0.0.1:{port}/0"), server: Server::Container { _container: container } };
+    let redis = Redis {
+        url: format!("redis://127.0.0.1:{port}/0"),
+        server: Server::Container { _container: Box::new(container) },
+    };
     redis.until_it_answers();
     Some(redis)
 }

@@ -193,14 +193,15 @@ impl Dispatcher {
     /// worker is stopping or dead, and with `for_jobs` when the queue has a job.
     async fn idle(&mut self, at_most: Duration, for_jobs: bool) {
         let changed = self.ledger.changed();
-        if for_jobs && self.waiting.is_none() {
-            if let Some(mut waiter) = self.waiter.take() {
-                let wait = EMPTY_WAIT_MAX.mul_f64(0.9 + 0.2 * fastrand::f64());
-                self.waiting = Some(Box::pin(async move {
-                    let result = waiter.wait(wait).await;
-                    (waiter, result)
-                }));
-            }
+        if for_jobs
+            && self.waiting.is_none()
+            && let Some(mut waiter) = self.waiter.take()
+        {
+            let wait = EMPTY_WAIT_MAX.mul_f64(0.9 + 0.2 * fastrand::f64());
+            self.waiting = Some(Box::pin(async move {
+                let result = waiter.wait(wait).await;
+                (waiter, result)
+            }));
         }
         let at_most =
             at_most.min(self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));

@@ -52,7 +52,7 @@ pub(super) async fn enqueue(queue_args: &QueueArgs, args: EnqueueArgs) -> Result
     if ended != Ended::Done || !args.wait {
         return Ok(ended);
     }
-    super::wait::wait_for(&queue, &[enqueued.id], args.timeout, false).await
+    super::wait::wait_for(&queue, &[enqueued.id], args.timeout, args.json).await
 }
 
 /// Opens the sources that were named: everything that can be wrong with them is said before anything is enqueued.

@@ -85,7 +85,7 @@ fn mirror_as_is(url: &Url) -> Option<(String, MediaType)> {
     let (name, folders) = segments.split_last()?;
     // A folder that is named like a stored file may have to be both.
     let is_folder = |name: &&str| is_safe_name(name) && extension_type(name).is_none();
-    if !is_safe_name(name) || !folders.iter().all(|folder| is_folder(folder)) || segments.len() > 20 {
+    if !is_safe_name(name) || !folders.iter().all(is_folder) || segments.len() > 20 {
         return None;
     }
     let key = format!("{}{}", authority(url), url.path());
