@@ -37,7 +37,7 @@ struct StorageArgs {
     #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images")]
     storage: PathBuf,
     /// mirror: host/path as in the URL; hash: ab/cd/DIGEST.jpg, for millions
-    #[arg(long, env = "IMGQ_LAYOUT", default_value = "mirror")]
+    #[arg(long, env = "IMGQ_LAYOUT", default_value = "mirror", hide_possible_values = true)]
     layout: Layout,
     /// Types to store, by content: jpeg,png,gif,webp,avif,mp4,webm
     #[arg(long, env = "IMGQ_TYPES", value_name = "LIST", default_value_t = MediaTypes::default())]
