@@ -1,9 +1,11 @@
 //! Redis restarted, rolled back, emptied of scripts.
 
 use harness::files::objects;
-use harness::programs::finish;
+use harness::programs::{Finished, finish};
 use harness::{Origin, Producer, RawQueue, Redis, Worker, until};
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -103,7 +105,15 @@ fn at_maxmemory_enqueue_is_refused_and_the_queue_still_drains() {
     let origin = Origin::start();
     let storage = tempfile::tempdir().unwrap();
     let urls = push_all(&mut queue, &origin, 50);
+    // One enqueue has begun when memory runs out, another one begins after that.
+    let mut begun =
+        Producer::command(&queue, &["enqueue", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("a batch is open", SOON, || (queue.run::<i64>(&["ZCARD", "@batches"]) == 1).then_some(()));
     queue.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    begun.stdin.take().unwrap().write_all(origin.url("98/300.gif").as_bytes()).unwrap();
+    let begun = Finished::from(begun.wait_with_output().unwrap());
+    assert_eq!(begun.code, 1, "{begun:?}");
+    assert!(begun.stderr.contains("out of memory") && begun.stderr.contains("hint: "), "{begun:?}");
     let links = origin.url("99/300.gif");
     let refused = finish(Producer::command(&queue, &["enqueue", &links]), b"", SOON);
     assert_eq!(refused.code, 1, "{refused:?}");

@@ -1,7 +1,8 @@
 //! Status, wait, results, dead letters, pause.
 
-use harness::programs::finish;
+use harness::programs::{self, finish};
 use harness::{Origin, Producer, RawQueue, Worker, until};
+use std::process::Command;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -99,6 +100,17 @@ fn a_wait_on_a_pipe_says_lines_and_on_a_terminal_draws() {
     let waited = Producer::run(&queue, &["wait", &batch, "--timeout", "1s"]);
     assert_eq!(waited.code, 4, "{waited:?}");
     assert!(waited.stderr.contains("0/1 done") && !waited.stderr.contains('\x1b'), "{waited:?}");
+    // `script` runs a command on a terminal of its own.
+    let mut on_terminal = Command::new("script");
+    let wait = format!("{} wait {batch} --timeout 1s", programs::folder().join("producer").display());
+    on_terminal
+        .args(["-qec", &wait, "/dev/null"])
+        .env("REDIS_URL", &queue.url)
+        .env("IMGQ_QUEUE", &queue.name)
+        .env("TERM", "xterm");
+    let drawn = finish(on_terminal, b"", SOON);
+    assert_eq!(drawn.code, 4, "{drawn:?}");
+    assert!(drawn.stdout.contains('\x1b') && drawn.stdout.contains("0/1 0.0/s"), "a bar is drawn: {drawn:?}");
 }
 
 #[test]

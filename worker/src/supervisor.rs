@@ -58,7 +58,7 @@ struct Unusable {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, _listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
-    let storage = Storage::open(&config.storage).map_err(|error| Unusable {
+    let storage = Storage::open(&config.storage, config.concurrency).map_err(|error| Unusable {
         what: format!("cannot write to the storage {}: {error}", config.storage.display()),
         hint: format!(
             "make it writable for user {}, or name another folder with --storage or IMGQ_STORAGE",

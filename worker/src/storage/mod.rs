@@ -23,8 +23,9 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 const WRITERS: usize = 2;
 /// Bytes on their way to the writers, for the whole worker: a slow disk makes downloads wait, not memory grow.
 const BUFFERED_BYTES_MAX: usize = 16 << 20;
-/// An upload passes its bytes on when it has this many; smaller objects cost their writer one order.
-const HAND_OVER_BYTES: usize = 64 << 10;
+/// An upload passes its bytes on when it has this many, or less with many uploads at once; smaller objects cost their writer
+/// one order.
+const HAND_OVER_BYTES_MAX: usize = 64 << 10;
 
 /// A folder that objects are stored in.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Storage {
     writers: Vec<mpsc::UnboundedSender<Order>>,
     /// Bounds what is queued for the writers, whose channels therefore need no bound of their own.
     buffer: Arc<Semaphore>,
+    hand_over_bytes: usize,
     next: AtomicU64,
     run: String,
 }
@@ -55,7 +57,7 @@ pub(crate) struct Existing {
 
 impl Storage {
     /// Opens a folder, makes it if it is not there, and proves that it can be written to.
-    pub(crate) fn open(root: &Path) -> io::Result<Storage> {
+    pub(crate) fn open(root: &Path, uploads_at_once: usize) -> io::Result<Storage> {
         let temporary = root.join(TEMPORARY);
         std::fs::create_dir_all(&temporary)?;
         let run = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
@@ -68,6 +70,9 @@ impl Storage {
             root: root.to_owned(),
             writers,
             buffer: Arc::new(Semaphore::new(BUFFERED_BYTES_MAX)),
+            // Servers that stall leave what their uploads hold lying here: half of the buffer at most, so that the others
+            // go on through the other half.
+            hand_over_bytes: HAND_OVER_BYTES_MAX.min(BUFFERED_BYTES_MAX / 2 / uploads_at_once.max(1)),
             next: AtomicU64::new(0),
             run,
         })
@@ -99,6 +104,7 @@ impl Storage {
             buffer: Arc::clone(&self.buffer),
             pending: Vec::new(),
             pending_bytes: 0,
+            hand_over_bytes: self.hand_over_bytes,
             permits: None,
             begun: false,
             broken: Arc::new(AtomicBool::new(false)),
@@ -115,6 +121,7 @@ pub(crate) struct Upload {
     buffer: Arc<Semaphore>,
     pending: Vec<Bytes>,
     pending_bytes: usize,
+    hand_over_bytes: usize,
     permits: Option<OwnedSemaphorePermit>,
     begun: bool,
     broken: Arc<AtomicBool>,
@@ -142,7 +149,7 @@ impl Upload {
         }
         self.pending_bytes += chunk.len();
         self.pending.push(chunk);
-        if self.pending_bytes >= HAND_OVER_BYTES {
+        if self.pending_bytes >= self.hand_over_bytes {
             self.hand_over()?;
         }
         Ok(())
@@ -229,7 +236,7 @@ mod tests {
     fn an_object_is_there_whole_with_its_length_and_hash() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path()).expect("opens");
+            let storage = Storage::open(root.path(), 64).expect("opens");
             for (key, parts) in [("a/b/small.gif", 3), ("a/large.gif", 5000)] {
                 let mut upload = storage.upload();
                 for _ in 0..parts {
@@ -255,9 +262,9 @@ mod tests {
     fn a_dropped_upload_leaves_nothing() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path()).expect("opens");
+            let storage = Storage::open(root.path(), 64).expect("opens");
             let mut upload = storage.upload();
-            upload.write(Bytes::from(vec![1; HAND_OVER_BYTES])).await.expect("written");
+            upload.write(Bytes::from(vec![1; HAND_OVER_BYTES_MAX])).await.expect("written");
             drop(upload);
             // The next order to the same writer is answered after the abort was carried out.
             for _ in 0..WRITERS {
@@ -272,7 +279,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         std::fs::write(root.path().join("file"), b"x").expect("written");
         runtime().block_on(async {
-            let storage = Storage::open(root.path()).expect("opens");
+            let storage = Storage::open(root.path(), 64).expect("opens");
             let mut upload = storage.upload();
             upload.write(Bytes::from_static(b"x")).await.expect("written");
             assert!(upload.finish("file/below".into()).await.is_err());

@@ -102,9 +102,15 @@ impl WorkerProcesses {
             self.running.iter().filter_map(|running| Pid::from_raw(running.child.id()?.cast_signed())).collect();
         let mut all_ended =
             std::pin::pin!(futures_util::future::join_all(self.running.iter_mut().map(|running| running.child.wait())));
+        let mut notice = std::pin::pin!(tokio::time::sleep(Duration::from_secs(1)));
+        let mut noticed = false;
         loop {
             tokio::select! {
                 _ = &mut all_ended => return,
+                () = &mut notice, if !noticed => {
+                    noticed = true;
+                    eprintln!("waiting for downloads that have begun; Ctrl-C gives them back at once");
+                }
                 _ = tokio::signal::ctrl_c() => {
                     eprintln!("stopping at once");
                     for pid in &pids {
