@@ -1,6 +1,7 @@
 //! Settings that both programs share, and how durations and sizes are written.
 
 use clap::{Args, Command};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -70,6 +71,19 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the storage: a folder.
+///
+/// # Errors
+/// For a URL, which would otherwise become a folder of that name.
+pub fn parse_storage(text: &str) -> Result<PathBuf, String> {
+    if text.contains("://") {
+        return Err(format!(
+            "\"{text}\" is no folder, and this version stores in folders only: mount it, and name the mount"
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +95,8 @@ mod tests {
         assert_eq!(parse_size("20MB"), Ok(20_000_000));
         assert_eq!(parse_size("64MiB"), Ok(64 << 20));
         assert_eq!(parse_size("512"), Ok(512));
+        assert!(parse_storage("s3://bucket/prefix").is_err());
+        assert_eq!(parse_storage("./images"), Ok(PathBuf::from("./images")));
         for bad in ["", "5", "0s", "soon"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

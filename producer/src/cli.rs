@@ -4,7 +4,7 @@ use crate::sources::Pages;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
 use common::media::MediaTypes;
-use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration};
+use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "IMGQ_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Workers")]
     pub(crate) workers: Option<u32>,
     /// The folder that pictures are stored in
-    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", help_heading = "Workers")]
+    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", value_parser = parse_storage, help_heading = "Workers")]
     pub(crate) storage: PathBuf,
     /// Where the private Redis keeps its data  [default: the storage's name with .imgq behind]
     #[arg(long, env = "IMGQ_DATA_DIR", value_name = "DIR", help_heading = "Workers")]

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use common::media::MediaTypes;
 use common::retry::RetryPolicy;
-use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size};
+use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ struct Cli {
 #[command(next_help_heading = "Storage")]
 struct StorageArgs {
     /// The folder that objects are stored in; all workers of a queue share it
-    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images")]
+    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", value_parser = parse_storage)]
     storage: PathBuf,
     /// mirror: host/path as in the URL; hash: ab/cd/DIGEST.jpg, for millions
     #[arg(long, env = "IMGQ_LAYOUT", default_value = "mirror", hide_possible_values = true)]

@@ -41,56 +41,45 @@ pub(crate) enum End {
 
 type Waiting = Pin<Box<dyn Future<Output = (ReadyWaiter, Result<(), QueueError>)> + Send>>;
 
+/// What a dispatcher works with.
+pub(crate) struct Hands {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) worker: WorkerName,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) processor: Arc<Processor>,
+    pub(crate) vitals: Arc<Vitals>,
+    /// To the settler.
+    pub(crate) settlements: mpsc::UnboundedSender<(LeaseField, Settlement)>,
+    pub(crate) shutdown: Shutdown,
+    /// Turns true when the worker was taken for dead.
+    pub(crate) reaped: watch::Receiver<bool>,
+}
+
 /// Dispatches for one worker name.
 pub(crate) struct Dispatcher {
-    queue: Arc<Queue>,
-    worker: WorkerName,
-    ledger: Arc<Ledger>,
-    processor: Arc<Processor>,
-    vitals: Arc<Vitals>,
-    settlements: mpsc::UnboundedSender<(LeaseField, Settlement)>,
-    shutdown: Shutdown,
-    reaped: watch::Receiver<bool>,
+    hands: Hands,
     tasks: JoinSet<Settlement>,
     running: HashMap<Id, ClaimedJob>,
     /// Of the last claim or comparison; only rises, for the whole life of the name.
     number: u64,
     compare_at: Instant,
+    /// The connection that the last comparison was made over.
     generation: u64,
     waiter: Option<ReadyWaiter>,
     waiting: Option<Waiting>,
 }
 
 impl Dispatcher {
-    #[allow(clippy::too_many_arguments, reason = "each is one of the hands that the data go through")]
-    pub(crate) fn new(
-        queue: Arc<Queue>,
-        worker: WorkerName,
-        ledger: Arc<Ledger>,
-        processor: Arc<Processor>,
-        vitals: Arc<Vitals>,
-        settlements: mpsc::UnboundedSender<(LeaseField, Settlement)>,
-        shutdown: Shutdown,
-        reaped: watch::Receiver<bool>,
-    ) -> Dispatcher {
-        let waiter = Some(queue.ready_waiter());
-        let generation = queue.connection_generation();
+    pub(crate) fn new(hands: Hands) -> Dispatcher {
         Dispatcher {
-            queue,
-            worker,
-            ledger,
-            processor,
-            vitals,
-            settlements,
-            shutdown,
-            reaped,
             tasks: JoinSet::new(),
             running: HashMap::new(),
             number: 0,
             compare_at: Instant::now() + COMPARE_EVERY,
-            generation,
-            waiter,
+            generation: hands.queue.connection_generation(),
+            waiter: Some(hands.queue.ready_waiter()),
             waiting: None,
+            hands,
         }
     }
 
@@ -99,10 +88,10 @@ impl Dispatcher {
         let mut backoff = ReconnectBackoff::default();
         loop {
             self.collect_finished();
-            if *self.reaped.borrow() {
+            if *self.hands.reaped.borrow() {
                 return End::Reaped;
             }
-            if self.shutdown.stage() > Stage::Running {
+            if self.hands.shutdown.stage() > Stage::Running {
                 return End::Stopping;
             }
             match self.step().await {
@@ -119,20 +108,20 @@ impl Dispatcher {
     }
 
     async fn step(&mut self) -> Result<Step, QueueError> {
-        let reconnected = self.queue.connection_generation() != self.generation;
+        let reconnected = self.hands.queue.connection_generation() != self.generation;
         if reconnected || Instant::now() >= self.compare_at {
             return self.compare().await;
         }
-        let free = self.ledger.free();
+        let free = self.hands.ledger.free();
         if free == 0 {
             self.idle(COMPARE_EVERY, false).await;
             return Ok(Step::Go);
         }
-        if free < (free + self.ledger.held()).div_ceil(4) && self.ledger.held() > 0 {
+        if free < (free + self.hands.ledger.held()).div_ceil(4) && self.hands.ledger.held() > 0 {
             tokio::time::sleep(GATHER).await;
         }
         self.number += 1;
-        match self.queue.claim(&self.worker, self.number, self.ledger.free()).await? {
+        match self.hands.queue.claim(&self.hands.worker, self.number, self.hands.ledger.free()).await? {
             Claim::Jobs { jobs, next_due } if jobs.is_empty() => {
                 let wait = next_due.unwrap_or(EMPTY_WAIT_MAX).min(EMPTY_WAIT_MAX);
                 self.idle(wait, true).await;
@@ -157,10 +146,10 @@ impl Dispatcher {
     }
 
     fn start(&mut self, job: ClaimedJob) {
-        if !self.ledger.enter(&job.field) {
+        if !self.hands.ledger.enter(&job.field) {
             return;
         }
-        let processor = Arc::clone(&self.processor);
+        let processor = Arc::clone(&self.hands.processor);
         let claimed = job.clone();
         let task = self.tasks.spawn(async move { processor.process(&claimed).await });
         self.running.insert(task.id(), job);
@@ -184,15 +173,15 @@ impl Dispatcher {
             Ok(job) => report_crashed(job),
             Err(_) => Settlement::Release,
         });
-        self.vitals.count_done();
+        self.hands.vitals.count_done();
         // The settler lives as long as this sender.
-        let _ = self.settlements.send((job.field, settlement));
+        let _ = self.hands.settlements.send((job.field, settlement));
     }
 
     /// Waits for at most `at_most`, and less when something happens that may matter: a slot is free, a task is done, the
     /// worker is stopping or dead, and with `for_jobs` when the queue has a job.
     async fn idle(&mut self, at_most: Duration, for_jobs: bool) {
-        let changed = self.ledger.changed();
+        let changed = self.hands.ledger.changed();
         if for_jobs
             && self.waiting.is_none()
             && let Some(mut waiter) = self.waiter.take()
@@ -214,8 +203,8 @@ impl Dispatcher {
         tokio::select! {
             () = tokio::time::sleep(at_most) => {}
             () = changed => {}
-            () = self.shutdown.reached(Stage::Finishing) => {}
-            _ = self.reaped.wait_for(|reaped| *reaped) => {}
+            () = self.hands.shutdown.reached(Stage::Finishing) => {}
+            _ = self.hands.reaped.wait_for(|reaped| *reaped) => {}
             task = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => finished = task,
             (waiter, result) = &mut waiting, if for_jobs => {
                 self.waiter = Some(waiter);
@@ -239,13 +228,13 @@ impl Dispatcher {
 
     /// Compares what this worker holds with what Redis holds for it: adopts what memory lacks, drops what Redis lacks.
     async fn compare(&mut self) -> Result<Step, QueueError> {
-        self.ledger.begin_comparison();
+        self.hands.ledger.begin_comparison();
         self.number += 1;
-        let in_redis = match self.queue.reconcile(&self.worker, self.number).await? {
+        let in_redis = match self.hands.queue.reconcile(&self.hands.worker, self.number).await? {
             Reconciled::Holds(jobs) => jobs,
             Reconciled::Reaped => return Ok(Step::Reaped),
         };
-        self.generation = self.queue.connection_generation();
+        self.generation = self.hands.queue.connection_generation();
         self.compare_at = Instant::now() + COMPARE_EVERY;
         let fields: HashSet<LeaseField> = in_redis.iter().map(|job| job.field.clone()).collect();
         let lost: Vec<Id> =
@@ -253,11 +242,11 @@ impl Dispatcher {
         for id in lost {
             if let Some(job) = self.running.remove(&id) {
                 tracing::warn!("Redis no longer knows that this worker has job {:?}; abandoned", job.field);
-                self.ledger.settled(std::iter::once(&job.field));
+                self.hands.ledger.settled(std::iter::once(&job.field));
             }
         }
         // The tasks of abandoned jobs go on unheard: what they store is complete or nothing.
-        for job in self.ledger.unknown(in_redis) {
+        for job in self.hands.ledger.unknown(in_redis) {
             tracing::warn!("Redis says that this worker has job {:?}; adopted", job.field);
             self.start(job);
         }
@@ -267,30 +256,30 @@ impl Dispatcher {
     /// Runs a job that has crashed its worker twice, with nothing beside it: a third crash is its own doing.
     async fn run_suspect(&mut self, suspect: ClaimedJob) -> Result<Step, QueueError> {
         tracing::warn!("job {:?} was there at two crashes; it runs alone now", suspect.field);
-        self.ledger.enter(&suspect.field);
-        while self.ledger.held() > 1 {
+        self.hands.ledger.enter(&suspect.field);
+        while self.hands.ledger.held() > 1 {
             if let Some(step) = self.wait_for_ledger().await {
-                self.ledger.settled(std::iter::once(&suspect.field));
+                self.hands.ledger.settled(std::iter::once(&suspect.field));
                 return Ok(step);
             }
         }
         let mut backoff = ReconnectBackoff::default();
         let ours = loop {
-            match self.queue.run_alone(&self.worker, &suspect.field).await {
+            match self.hands.queue.run_alone(&self.hands.worker, &suspect.field).await {
                 Ok(ours) => break ours,
                 Err(error) => {
                     tracing::warn!("cannot start the suspect yet: {error}");
-                    if *self.reaped.borrow() || self.shutdown.stage() > Stage::Running {
+                    if *self.hands.reaped.borrow() || self.hands.shutdown.stage() > Stage::Running {
                         break false;
                     }
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
             }
         };
-        self.ledger.settled(std::iter::once(&suspect.field));
-        if ours && self.shutdown.stage() == Stage::Running {
+        self.hands.ledger.settled(std::iter::once(&suspect.field));
+        if ours && self.hands.shutdown.stage() == Stage::Running {
             self.start(suspect);
-            while self.ledger.held() > 0 {
+            while self.hands.ledger.held() > 0 {
                 if let Some(step) = self.wait_for_ledger().await {
                     return Ok(step);
                 }
@@ -301,10 +290,10 @@ impl Dispatcher {
 
     /// Waits for something to change; tells when the loop has to be left.
     async fn wait_for_ledger(&mut self) -> Option<Step> {
-        if *self.reaped.borrow() {
+        if *self.hands.reaped.borrow() {
             return Some(Step::Reaped);
         }
-        if self.shutdown.stage() > Stage::Running {
+        if self.hands.shutdown.stage() > Stage::Running {
             return Some(Step::Go);
         }
         self.idle(Duration::from_millis(200), false).await;
@@ -319,7 +308,7 @@ impl Dispatcher {
         while !self.tasks.is_empty() {
             tokio::select! {
                 () = &mut until_deadline => break,
-                () = self.shutdown.reached(Stage::GivingBack) => break,
+                () = self.hands.shutdown.reached(Stage::GivingBack) => break,
                 Some(finished) = self.tasks.join_next_with_id() => self.pass_on(finished),
             }
         }
@@ -332,14 +321,14 @@ impl Dispatcher {
         }
         rest.sort_by_key(LeaseField::order);
         for field in rest {
-            let _ = self.settlements.send((field, Settlement::Release));
+            let _ = self.hands.settlements.send((field, Settlement::Release));
         }
         // Jobs that Redis holds for this worker and nobody here runs (a suspect that waited for its turn) go back too.
-        self.ledger.begin_comparison();
+        self.hands.ledger.begin_comparison();
         self.number += 1;
-        if let Ok(Reconciled::Holds(jobs)) = self.queue.reconcile(&self.worker, self.number).await {
-            for job in self.ledger.unknown(jobs) {
-                let _ = self.settlements.send((job.field, Settlement::Release));
+        if let Ok(Reconciled::Holds(jobs)) = self.hands.queue.reconcile(&self.hands.worker, self.number).await {
+            for job in self.hands.ledger.unknown(jobs) {
+                let _ = self.hands.settlements.send((job.field, Settlement::Release));
             }
         }
     }

@@ -5,7 +5,7 @@
 //! by more processes.
 
 use crate::cli::Config;
-use crate::dispatcher::{Dispatcher, End};
+use crate::dispatcher::{Dispatcher, End, Hands};
 use crate::fetch::Fetcher;
 use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
 use crate::ledger::Ledger;
@@ -107,16 +107,16 @@ async fn session(
         settlements: receiver,
     };
     let settler = tokio::spawn(settler.run());
-    let mut dispatcher = Dispatcher::new(
-        Arc::clone(queue),
-        worker.clone(),
+    let mut dispatcher = Dispatcher::new(Hands {
+        queue: Arc::clone(queue),
+        worker: worker.clone(),
         ledger,
-        Arc::clone(processor),
-        Arc::clone(vitals),
+        processor: Arc::clone(processor),
+        vitals: Arc::clone(vitals),
         settlements,
-        shutdown.clone(),
+        shutdown: shutdown.clone(),
         reaped,
-    );
+    });
     let end = dispatcher.run().await;
     match end {
         End::Reaped => {
