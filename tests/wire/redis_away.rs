@@ -4,9 +4,9 @@ use harness::files::objects;
 use harness::programs::{Finished, finish};
 use harness::{Origin, Producer, RawQueue, Redis, Worker, until};
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -122,4 +122,26 @@ fn at_maxmemory_enqueue_is_refused_and_the_queue_still_drains() {
     let _worker = Worker::start(&queue, storage.path(), &[]);
     queue.until_results(50, SOON);
     each_once(&mut queue, &urls);
+}
+
+#[test]
+fn a_redis_that_is_away_is_not_stormed() {
+    let mut redis = Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    let storage = tempfile::tempdir().unwrap();
+    let mut worker = Worker::command(&queue, storage.path()).stderr(Stdio::piped()).spawn().unwrap();
+    queue.until_workers(1);
+    redis.stop();
+    let log = BufReader::new(worker.stderr.take().unwrap());
+    let tries: Vec<Instant> = log
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| line.contains("cannot claim"))
+        .map(|_| Instant::now())
+        .take(6)
+        .collect();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    // 50 ms, doubling, half of it jitter: from the second to the sixth try at least 50 + 100 + 200 + 400 halves.
+    assert!(tries[5] - tries[1] > Duration::from_millis(350), "{:?}", tries[5] - tries[1]);
 }

@@ -101,7 +101,7 @@ impl Dispatcher {
                     tracing::warn!("cannot claim: {error}");
                     // The claim may have run all the same.
                     self.compare_at = Instant::now();
-                    self.idle(backoff.next_wait(), false).await;
+                    self.pause(backoff.next_wait()).await;
                 }
             }
         }
@@ -114,7 +114,7 @@ impl Dispatcher {
         }
         let free = self.hands.ledger.free();
         if free == 0 {
-            self.idle(COMPARE_EVERY, false).await;
+            self.idle(self.until_compare(), false).await;
             return Ok(Step::Go);
         }
         if free < (free + self.hands.ledger.held()).div_ceil(4) && self.hands.ledger.held() > 0 {
@@ -124,7 +124,7 @@ impl Dispatcher {
         match self.hands.queue.claim(&self.hands.worker, self.number, self.hands.ledger.free()).await? {
             Claim::Jobs { jobs, next_due } if jobs.is_empty() => {
                 let wait = next_due.unwrap_or(EMPTY_WAIT_MAX).min(EMPTY_WAIT_MAX);
-                self.idle(wait, true).await;
+                self.idle(wait.min(self.until_compare()), true).await;
                 Ok(Step::Go)
             }
             Claim::Jobs { jobs, .. } => {
@@ -178,6 +178,20 @@ impl Dispatcher {
         let _ = self.hands.settlements.send((job.field, settlement));
     }
 
+    fn until_compare(&self) -> Duration {
+        self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    /// Waits, whatever is done meanwhile, unless the worker is stopping or dead: Redis is away, and to ask it again with
+    /// each download that ends would be a storm.
+    async fn pause(&mut self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.hands.shutdown.reached(Stage::Finishing) => {}
+            _ = self.hands.reaped.wait_for(|reaped| *reaped) => {}
+        }
+    }
+
     /// Waits for at most `at_most`, and less when something happens that may matter: a slot is free, a task is done, the
     /// worker is stopping or dead, and with `for_jobs` when the queue has a job.
     async fn idle(&mut self, at_most: Duration, for_jobs: bool) {
@@ -192,8 +206,6 @@ impl Dispatcher {
                 (waiter, result)
             }));
         }
-        let at_most =
-            at_most.min(self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let no_wait: Waiting = Box::pin(std::future::pending());
         // A wait for jobs that something else interrupts goes on, and is met again the next time: to drop it would cost
         // its connection.
