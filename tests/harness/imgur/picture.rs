@@ -116,16 +116,9 @@ pub fn removed() -> Bytes {
     chunk.resize(4 + length, 0);
     png.extend_from_slice(&(length as u32).to_be_bytes());
     png.extend_from_slice(&chunk);
-    png.extend_from_slice(&crc32(&chunk).to_be_bytes());
+    png.extend_from_slice(&crc32fast::hash(&chunk).to_be_bytes());
     png.extend_from_slice(&end);
     Bytes::from(png)
-}
-
-/// CRC-32 as PNG uses it (ISO 3309).
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc: u32, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
-    })
 }
 
 #[cfg(test)]
