@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Turns Imgur galleries, albums and lists of links into jobs for any number of workers.
 #[derive(Debug, Parser)]
-#[command(name = "producer", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "producer", version, max_term_width = 100, propagate_version = true, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,

@@ -116,6 +116,9 @@ fn links_and_sources_that_are_none() {
     let usage = enqueue("--no-such-flag");
     assert_eq!(usage.code, 2);
     assert!(usage.stderr.contains("--no-such-flag"), "{usage:?}");
+    // A script's own flags may be followed by its user's: the last one counts.
+    let twice = Producer::run(&queue, &["status", "--queue", "one", "--queue", "other", "--json"]);
+    assert_eq!(twice.json()["queue"], "other");
     let queue_name = Producer::run(&queue, &["status", "--queue", "a}b"]);
     assert_eq!(queue_name.code, 1);
     assert!(queue_name.stderr.contains("a}b"), "{queue_name:?}");

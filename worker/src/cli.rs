@@ -17,6 +17,7 @@ use crate::storage::layout::Layout;
     name = "worker",
     version,
     max_term_width = 100,
+    args_override_self = true,
     after_help = "Example:\n  worker --redis-url redis://queue.example:6379/0 --storage /mnt/images --concurrency 128"
 )]
 struct Cli {
