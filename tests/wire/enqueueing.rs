@@ -128,4 +128,26 @@ fn a_killed_enqueue_leaves_a_batch_that_wait_explains() {
     let waited = Producer::run(&queue, &["wait", &batch]);
     assert_eq!(waited.code, 1, "{waited:?}");
     assert!(waited.stderr.contains("was cut off") && waited.stderr.contains("hint: "), "{waited:?}");
+    // A wait for everything tells, and ends.
+    queue.run::<i64>(&["DEL", "@ready"]);
+    let all = Producer::run(&queue, &["wait", "--timeout", "20s"]);
+    assert_eq!(all.code, 0, "{all:?}");
+    assert!(all.stderr.contains("was cut off"), "{all:?}");
+}
+
+#[test]
+fn ctrl_c_ends_an_enqueue_that_never_has_to_wait_for_its_list() {
+    let mut queue = RawQueue::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("many.txt");
+    std::fs::write(&list, (0..1_000_000).map(|n| format!("https://x.org/{n}.jpg\n")).collect::<String>()).unwrap();
+    let mut child = Producer::command(&queue, &["enqueue", list.to_str().unwrap(), "--no-dedup"]).spawn().unwrap();
+    until("it has begun", SOON, || (queue.ready_len() > 0).then_some(()));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(queue.ready_len() < 1_000_000);
+    let batch = queue.run::<Vec<String>>(&["ZRANGE", "@batches", "0", "-1"]).remove(0);
+    assert!(queue.hash(&format!("batch:{batch}")).contains_key("sealed"), "complete with what was read");
+    queue.run::<i64>(&["DEL", "@ready"]);
 }

@@ -4,7 +4,7 @@ use super::{CommandError, Ended, print, print_json};
 use crate::cli::{EnqueueArgs, SourceArgs};
 use crate::sources::{Found, Source, SourceError, SourceOptions, Sources, sites_from};
 use crate::view::{count, duration};
-use common::error::QueueError;
+use common::error::{QueueError, ReconnectBackoff};
 use common::job::BatchId;
 use common::queue::{CHUNK_LINKS_MAX, Chunk, Pushed, Queue};
 use common::settings::QueueArgs;
@@ -110,13 +110,14 @@ pub(super) async fn enqueue_all(
         let mut next = std::pin::pin!(sources.next());
         let found = loop {
             tokio::select! {
+                // The list comes last: its next link is nearly always there, and would leave the others no turn.
                 biased;
-                found = &mut next => break found,
                 _ = &mut interrupt => {
                     cut_short = Some(CutShort::Interrupted);
                     break 'sources;
                 }
                 _ = flush.tick() => pusher.flush_or_touch().await?,
+                found = &mut next => break found,
             }
         };
         match found {
@@ -140,7 +141,7 @@ pub(super) async fn enqueue_all(
     if sources.skipped() > 0 {
         eprintln!("note: {} of a type that is not among --types left out", count(sources.skipped(), "image"));
     }
-    queue.seal_batch(batch).await?;
+    seal_patiently(queue, batch).await?;
     Ok(Enqueued {
         batch: batch.to_string(),
         enqueued: total.enqueued,
@@ -149,6 +150,20 @@ pub(super) async fn enqueue_all(
         id: batch,
         cut_short,
     })
+}
+
+/// Seals the batch, tried again while Redis does not answer: an unsealed one never finishes. Repeating it is harmless.
+async fn seal_patiently(queue: &Queue, batch: BatchId) -> Result<(), QueueError> {
+    let started = Instant::now();
+    let mut backoff = ReconnectBackoff::default();
+    loop {
+        match queue.seal_batch(batch).await {
+            Err(error) if error.is_transient() && started.elapsed() < REDIS_PATIENCE => {
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Says how the enqueue ended, on standard error where it was not as wished.

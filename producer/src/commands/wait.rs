@@ -7,12 +7,14 @@ use crate::view::summary;
 use common::error::{QueueError, ReconnectBackoff};
 use common::job::BatchId;
 use common::queue::{BatchState, Queue};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How often the state is read: O(1) for Redis, and quick enough for eyes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// An enqueuer says that it is alive every second; after this long without a word it is gone.
-const ENQUEUER_GONE_MS: u64 = 15_000;
+/// An enqueuer says that it is alive every second; after this long without a word it is gone. Longer than it waits for a
+/// Redis that is away (30 s).
+const ENQUEUER_GONE_MS: u64 = 45_000;
 /// Batches that a wait without a batch takes in.
 const BATCHES_MAX: usize = 1000;
 /// With work to do and nobody alive, this is said once.
@@ -77,13 +79,23 @@ struct Waiter<'a> {
     in_run: bool,
     started: Instant,
     nobody_said: bool,
+    cut_off_said: HashSet<BatchId>,
 }
 
 impl<'a> Waiter<'a> {
     fn new(queue: &'a Queue, batches: Vec<BatchId>, timeout: Option<Duration>) -> Waiter<'a> {
         let started = Instant::now();
         let deadline = timeout.map(|timeout| started + timeout);
-        Waiter { queue, batches, deadline, until_empty: false, in_run: false, started, nobody_said: false }
+        Waiter {
+            queue,
+            batches,
+            deadline,
+            until_empty: false,
+            in_run: false,
+            started,
+            nobody_said: false,
+            cut_off_said: HashSet::new(),
+        }
     }
 
     async fn run(mut self, json: bool) -> Result<Ended, CommandError> {
@@ -162,11 +174,16 @@ impl<'a> Waiter<'a> {
         let mut done = true;
         for batch in &self.batches {
             let (state, now_ms) = self.queue.batch(*batch).await?;
-            done &= state.finished > 0;
             let silent_ms = now_ms.saturating_sub(state.seen);
-            if state.sealed == 0 && state.done() >= state.enqueued && silent_ms > ENQUEUER_GONE_MS {
+            let is_cut_off = state.sealed == 0 && state.done() >= state.enqueued && silent_ms > ENQUEUER_GONE_MS;
+            if is_cut_off && !self.until_empty {
                 return Err(cut_off(&state, silent_ms));
             }
+            // A wait for everything must not fail for ever over what somebody broke off once.
+            if is_cut_off && self.cut_off_said.insert(*batch) {
+                progress.say(&format!("note: {}", cut_off(&state, silent_ms)));
+            }
+            done &= state.finished > 0 || is_cut_off;
             states.push(state);
         }
         let nobody_due = !self.nobody_said && self.started.elapsed() > NOBODY_AFTER;

@@ -2,6 +2,7 @@
 
 use crate::commands::CommandError;
 use common::queue::Queue;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -120,8 +121,11 @@ impl PrivateRedis {
         drop(self.stdin.take());
         let child = self.child.get_mut();
         if tokio::time::timeout(STOP_MAX, child.wait()).await.is_err() {
-            // Its file is as good as after a power cut: at most a second is missing.
-            let _ = child.kill().await;
+            // The whole group: the server is a child of the shell. Its file is as good as after a power cut.
+            if let Some(group) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = child.wait().await;
         }
     }
 }
