@@ -113,7 +113,7 @@ impl Connector {
 
 /// Whether the connection that gave `error` is not to be used again. A timeout counts: the answer may still come, and
 /// nobody can tell whether the peer is there at all.
-fn breaks_connection(error: &RedisError) -> bool {
+pub(crate) fn breaks_connection(error: &RedisError) -> bool {
     // An answer of another shape than expected came over a sound connection.
     error.kind() != ErrorKind::UnexpectedReturnType
         && (error.is_io_error()

@@ -87,6 +87,35 @@ pub enum QueueError {
     /// The batch is not there.
     #[error("no batch \"{0}\" in this queue")]
     NoSuchBatch(String),
+    /// Another enqueuer has the batch, or it was sealed.
+    #[error("batch {0} was taken over by another `enqueue` of the same sources: this one was silent for too long")]
+    BatchTaken(String),
+    /// Redis has no way to tell that a write will survive.
+    #[error("--durable: Redis at {address} cannot confirm that a write is safe: {why}")]
+    NotDurable {
+        /// Without its password.
+        address: String,
+        /// What it lacks.
+        why: String,
+    },
+    /// Redis did not confirm in time that a write is safe.
+    #[error(
+        "--durable: the jobs are in the queue, but Redis at {address} did not confirm within {waited:?} that they are safe: {why}"
+    )]
+    NotConfirmed {
+        /// Without its password.
+        address: String,
+        /// How long was waited.
+        waited: Duration,
+        /// Who did not confirm.
+        why: String,
+    },
+    /// A name that cannot be a reader's.
+    #[error("\"{0}\" cannot name a reader: use 1 to 64 letters, digits, dots, dashes or underscores")]
+    BadReaderName(String),
+    /// No such reader.
+    #[error("no reader \"{0}\" of this queue's results")]
+    NoSuchReader(String),
 }
 
 impl QueueError {
@@ -122,7 +151,19 @@ impl QueueError {
             QueueError::NoSuchBatch(_) => {
                 "`producer enqueue` prints the batch it made; `producer wait` without one takes the newest".into()
             }
-            QueueError::BadQueueName(_) | QueueError::Refused { .. } => return None,
+            QueueError::BatchTaken(_) => "let the other one go on; nothing is lost or doubled".into(),
+            QueueError::NotDurable { .. } => {
+                "use Redis 7.2 or newer with `appendonly yes`, or set `appendfsync always`, or connect a replica; or \
+                 enqueue without --durable, and run the same command again after a crash"
+                    .into()
+            }
+            QueueError::NotConfirmed { .. } => {
+                "look at the server's disk and its replicas, then run the same command again: links that are in are \
+                 skipped, and their safety is waited for"
+                    .into()
+            }
+            QueueError::NoSuchReader(_) => "`producer results --list-readers` shows those there are".into(),
+            QueueError::BadQueueName(_) | QueueError::BadReaderName(_) | QueueError::Refused { .. } => return None,
         })
     }
 

@@ -97,6 +97,9 @@ pub(crate) struct EnqueueArgs {
     /// Print one JSON object instead of a sentence
     #[arg(long)]
     pub(crate) json: bool,
+    /// Wait until the jobs are safe: on Redis' disk (WAITAOF), and on a replica if there is one
+    #[arg(long)]
+    pub(crate) durable: bool,
     /// Wait until all of it is done, as `wait` does
     #[arg(long)]
     pub(crate) wait: bool,
@@ -162,6 +165,9 @@ pub(crate) struct WorkerFlags {
     /// Networks that the address guard lets through
     #[arg(long, value_name = "CIDRS")]
     pub(crate) allow_networks: Option<String>,
+    /// none, file or batch: make objects durable before they are reported
+    #[arg(long, value_name = "HOW")]
+    pub(crate) sync: Option<String>,
     /// How long downloads may go on after Ctrl-C
     #[arg(long, value_name = "TIME")]
     pub(crate) grace: Option<String>,
@@ -182,6 +188,7 @@ impl WorkerFlags {
             ("--max-attempts", &self.max_attempts),
             ("--retry-delay", &self.retry_delay),
             ("--allow-networks", &self.allow_networks),
+            ("--sync", &self.sync),
             ("--grace", &self.grace),
         ]
         .into_iter()
@@ -251,6 +258,15 @@ pub(crate) struct ResultsArgs {
     /// Write to a file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Read on where the reader of this name stopped, and remember it; --output appends
+    #[arg(long, value_name = "NAME", help_heading = "Readers")]
+    pub(crate) reader: Option<String>,
+    /// Show the readers, and how far behind they are
+    #[arg(long, help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output"])]
+    pub(crate) list_readers: bool,
+    /// Forget a reader: results no longer wait for it
+    #[arg(long, value_name = "NAME", help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output", "list_readers"])]
+    pub(crate) drop_reader: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,9 @@
 
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
-use common::queue::{Chunk, Claim, ClaimedJob, DeadAction, LeaseField, Queue, Reconciled, Settlement, WorkerName};
+use common::queue::{
+    Chunk, Claim, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WorkerName,
+};
 use common::report::Report;
 use harness::RawQueue;
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ struct Bench {
     queue: Queue,
     raw: RawQueue,
     worker: WorkerName,
+    open: OpenBatch,
     number: u64,
 }
 
@@ -37,16 +40,16 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let queue = runtime.block_on(Queue::open(&raw.url, &raw.name)).unwrap();
         let worker = WorkerName::fresh();
-        let bench = Bench { runtime, queue, raw, worker, number: 0 };
-        bench.runtime.block_on(bench.queue.register(&bench.worker, &[])).unwrap();
-        bench.runtime.block_on(bench.queue.open_batch(batch(), "test")).unwrap();
-        bench.runtime.block_on(bench.queue.push(batch(), &chunk(1))).unwrap();
+        runtime.block_on(queue.register(&worker, &[])).unwrap();
+        let open = runtime.block_on(queue.open_batch(batch(), "test", Some("a command"))).unwrap();
+        let bench = Bench { runtime, queue, raw, worker, open, number: 0 };
+        bench.runtime.block_on(bench.queue.push(&bench.open, &chunk(1))).unwrap();
         bench
     }
 
     fn claim(&mut self, number: u64, max: usize) -> Claim {
         self.number = self.number.max(number);
-        self.runtime.block_on(self.queue.claim(&self.worker, number, max)).unwrap()
+        self.runtime.block_on(self.queue.claim(&self.worker, number, max, None)).unwrap()
     }
 
     fn claim_all(&mut self) -> Vec<ClaimedJob> {
@@ -178,7 +181,7 @@ fn one_of_each_place(bench: &mut Bench) {
 #[test]
 fn enqueue_reply_lost() {
     let mut bench = Bench::new();
-    let again = bench.runtime.block_on(bench.queue.push(batch(), &chunk(1))).unwrap();
+    let again = bench.runtime.block_on(bench.queue.push(&bench.open, &chunk(1))).unwrap();
     assert_eq!((again.enqueued, again.duplicates), (3, 0), "the same answer, nothing added");
     bench.all_are("ready");
 }
@@ -187,8 +190,8 @@ fn enqueue_reply_lost() {
 fn enqueue_ran_late() {
     let mut bench = Bench::new();
     let next = Chunk::of_links(batch(), 2, 3, vec!["https://x.org/3.jpg".into()], false);
-    bench.runtime.block_on(bench.queue.push(batch(), &next)).unwrap();
-    bench.runtime.block_on(bench.queue.push(batch(), &Chunk { dedup: false, ..chunk(1) })).unwrap();
+    bench.runtime.block_on(bench.queue.push(&bench.open, &next)).unwrap();
+    bench.runtime.block_on(bench.queue.push(&bench.open, &Chunk { dedup: false, ..chunk(1) })).unwrap();
     assert_eq!(bench.raw.ready_len(), 4);
 }
 
@@ -197,11 +200,98 @@ fn enqueue_rolled_back() {
     let mut bench = Bench::new();
     let before = bench.snapshot();
     let next = |number| Chunk::of_links(batch(), number, 3, vec![format!("https://x.org/n{number}.jpg")], true);
-    bench.runtime.block_on(bench.queue.push(batch(), &next(2))).unwrap();
+    bench.runtime.block_on(bench.queue.push(&bench.open, &next(2))).unwrap();
     bench.roll_back(&before);
-    let told = bench.runtime.block_on(bench.queue.push(batch(), &next(3))).unwrap_err();
+    let told = bench.runtime.block_on(bench.queue.push(&bench.open, &next(3))).unwrap_err();
     assert!(told.to_string().contains("lost"), "{told}");
     assert_eq!(bench.raw.ready_len(), 3, "nothing behind the gap");
+}
+
+#[test]
+fn seal_rolled_back() {
+    let mut bench = Bench::new();
+    let before = bench.snapshot();
+    let next = Chunk::of_links(batch(), 2, 3, vec!["https://x.org/3.jpg".into()], true);
+    bench.runtime.block_on(bench.queue.push(&bench.open, &next)).unwrap();
+    bench.roll_back(&before);
+    let told = bench.runtime.block_on(bench.queue.seal_batch(&bench.open, 2)).unwrap_err();
+    assert!(told.to_string().contains("lost"), "{told}");
+    assert!(!bench.raw.hash(&format!("batch:{}", batch())).contains_key("sealed"));
+}
+
+#[test]
+fn a_batch_has_one_enqueuer_and_the_one_before_is_refused() {
+    let mut bench = Bench::new();
+    let taken = bench.runtime.block_on(bench.queue.take_over("another command")).unwrap();
+    assert_eq!(taken, None);
+    // The enqueuer before is a process with this one's number: after a restart of a container it is.
+    let taken = bench.runtime.block_on(bench.queue.take_over("a command")).unwrap().expect("it was broken off");
+    assert_eq!((taken.batch.id, taken.chunks, taken.links), (batch(), 1, 3));
+    let snapshot = bench.snapshot();
+    let next = Chunk::of_links(batch(), 2, 3, vec!["https://x.org/3.jpg".into()], false);
+    for told in [
+        bench.runtime.block_on(bench.queue.push(&bench.open, &next)).map(drop),
+        bench.runtime.block_on(bench.queue.seal_batch(&bench.open, 2)),
+        bench.runtime.block_on(bench.queue.touch_batch(&bench.open)),
+    ] {
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("taken over"), "{told}");
+    }
+    assert_eq!(bench.snapshot(), snapshot, "nothing was changed");
+    bench.runtime.block_on(bench.queue.push(&taken.batch, &next)).unwrap();
+    bench.runtime.block_on(bench.queue.seal_batch(&taken.batch, 2)).unwrap();
+    assert_eq!(bench.raw.ready_len(), 4);
+    assert_eq!(bench.runtime.block_on(bench.queue.take_over("a command")).unwrap(), None, "it is sealed");
+}
+
+#[test]
+fn a_batch_whose_enqueuer_lives_elsewhere_is_left_to_it_until_it_was_silent_for_long() {
+    let mut bench = Bench::new();
+    let key = format!("@batch:{}", batch());
+    bench.raw.run::<i64>(&["HSET", &key, "enqueuer", "elsewhere:1:00000000"]);
+    assert_eq!(bench.runtime.block_on(bench.queue.take_over("a command")).unwrap(), None);
+    bench.raw.run::<i64>(&["HSET", &key, "seen", "1"]);
+    assert!(bench.runtime.block_on(bench.queue.take_over("a command")).unwrap().is_some());
+}
+
+#[test]
+fn a_suspect_that_is_adopted_is_known_as_one() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    let id = Job::read(&jobs[1].payload, 0).unwrap().id.to_string();
+    bench.raw.run::<i64>(&["HSET", "@crashes", &id, "2"]);
+    let Reconciled::Holds(adopted) = bench.reconcile() else { panic!("registered") };
+    let mut crashes: Vec<(LeaseField, u32)> = adopted.into_iter().map(|job| (job.field, job.crashes)).collect();
+    crashes.sort();
+    assert_eq!(crashes.into_iter().map(|(_, crashes)| crashes).collect::<Vec<_>>(), [0, 2, 0]);
+}
+
+#[test]
+fn a_claim_renews_the_lease() {
+    let mut bench = Bench::new();
+    let name = bench.worker.to_string();
+    bench.raw.run::<i64>(&["ZADD", "@workers", "1", &name]);
+    bench.claim_all();
+    let expiry: f64 = bench.raw.run(&["ZSCORE", "@workers", &name]);
+    let (seconds, _): (u64, u64) = bench.raw.run(&["TIME"]);
+    assert!(expiry as u64 / 1000 >= seconds + 4, "the claim that gave out jobs left them without a lease");
+    assert_eq!(bench.runtime.block_on(bench.queue.recover(&name)).unwrap(), None);
+}
+
+#[test]
+fn what_waits_for_a_time_does_not_wait_longer_when_the_clock_is_set_back() {
+    let mut bench = Bench::new();
+    let (seconds, _): (u64, u64) = bench.raw.run(&["TIME"]);
+    // Written by a clock that was an hour ahead until a moment ago.
+    let hour_ms = 3_600_000;
+    let ahead_ms = seconds * 1000 + hour_ms;
+    bench.raw.run::<i64>(&["HSET", "@meta", "tick", &ahead_ms.to_string()]);
+    bench.raw.run::<i64>(&["ZADD", "@delayed", &(ahead_ms + 2000).to_string(), "{\"url\":\"https://x.org/d.jpg\"}"]);
+    let worker = bench.worker.clone();
+    bench.runtime.block_on(bench.queue.heartbeat(&worker, &[("k", "v".into())])).unwrap();
+    let due: Vec<(String, f64)> = bench.raw.run(&["ZRANGE", "@delayed", "0", "0", "WITHSCORES"]);
+    let wait_ms = due[0].1 as i64 - (seconds * 1000) as i64;
+    assert!((1000..10_000).contains(&wait_ms), "due in {wait_ms} ms");
 }
 
 #[test]
@@ -405,7 +495,7 @@ fn a_batch_is_finished_once_it_is_sealed_and_all_its_jobs_are_done() {
     bench.settle(&all);
     assert!(!facts(&mut bench).contains_key("finished"), "workers outran the enqueue");
     for _ in 0..2 {
-        bench.runtime.block_on(bench.queue.seal_batch(batch())).unwrap();
+        bench.runtime.block_on(bench.queue.seal_batch(&bench.open, 1)).unwrap();
     }
     assert!(facts(&mut bench).contains_key("finished"));
 }
@@ -475,7 +565,7 @@ fn a_thousand_jobs_move_in_one_call_each() {
     let mut bench = Bench::new();
     bench.claim_all();
     let links = (0..1000).map(|n| format!("https://x.org/many/{n}.jpg")).collect();
-    bench.runtime.block_on(bench.queue.push(batch(), &Chunk::of_links(batch(), 2, 3, links, true))).unwrap();
+    bench.runtime.block_on(bench.queue.push(&bench.open, &Chunk::of_links(batch(), 2, 3, links, true))).unwrap();
     let jobs = match bench.claim(9, 1000) {
         Claim::Jobs { jobs, .. } => jobs,
         other => panic!("{other:?}"),

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::storage::SyncPolicy;
 use crate::storage::layout::Layout;
 
 /// Downloads the jobs of a queue into storage. Start as many as you like, on as many machines as you like.
@@ -46,6 +47,12 @@ struct StorageArgs {
     /// The largest object
     #[arg(long, env = "IMGQ_MAX_BYTES", value_name = "SIZE", default_value = "100MB", value_parser = parse_size)]
     max_bytes: u64,
+    /// Make objects durable before they are reported: none, file (each), batch (together)
+    #[arg(long, env = "IMGQ_SYNC", value_name = "HOW", default_value = "none", hide_possible_values = true)]
+    sync: SyncPolicy,
+    /// Claim nothing while there are so many results that a named reader has not taken  [default: no bound]
+    #[arg(long, env = "IMGQ_RESULTS_MAX", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    results_max: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +121,8 @@ pub(crate) struct Config {
     pub(crate) layout: Layout,
     pub(crate) types: MediaTypes,
     pub(crate) body_bytes_max: u64,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) results_max: Option<u64>,
     pub(crate) concurrency: usize,
     pub(crate) host_concurrency: usize,
     pub(crate) connect_timeout: Duration,
@@ -138,6 +147,8 @@ impl Config {
             layout: cli.storage.layout,
             types: cli.storage.types,
             body_bytes_max: cli.storage.max_bytes,
+            sync: cli.storage.sync,
+            results_max: cli.storage.results_max,
             concurrency: cli.download.concurrency as usize,
             host_concurrency: cli.download.host_concurrency as usize,
             connect_timeout: cli.download.connect_timeout,

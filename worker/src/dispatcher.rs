@@ -7,6 +7,7 @@ use crate::heartbeater::Vitals;
 use crate::ledger::Ledger;
 use crate::processor::{Processor, random_u128, report_crashed};
 use crate::shutdown::{Shutdown, Stage};
+use crate::storage::health::{Condition, Health};
 use common::error::{QueueError, ReconnectBackoff};
 use common::job::Job;
 use common::queue::{Claim, ClaimedJob, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, WorkerName};
@@ -23,6 +24,10 @@ use tokio::task::{Id, JoinError, JoinSet};
 const EMPTY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Paused queues are looked at this often.
 const PAUSED_WAIT: Duration = Duration::from_millis(1000);
+/// With as many results as there may be, readers are given this long before it is looked at again.
+const FULL_WAIT: Duration = Duration::from_millis(500);
+/// A storage that cannot be used is looked at this often.
+const STORAGE_WAIT: Duration = Duration::from_millis(200);
 /// How often the jobs in flight are compared with Redis: every few heartbeats.
 const COMPARE_EVERY: Duration = Duration::from_secs(6);
 /// When few slots are free and others are busy, more are about to be: one claim for many is cheaper than many for one.
@@ -47,6 +52,9 @@ pub(crate) struct Hands {
     pub(crate) worker: WorkerName,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) processor: Arc<Processor>,
+    pub(crate) storage: Arc<Health>,
+    /// Results that there may be before nothing more is claimed.
+    pub(crate) results_max: Option<u64>,
     pub(crate) vitals: Arc<Vitals>,
     /// To the settler.
     pub(crate) settlements: mpsc::UnboundedSender<(LeaseField, Settlement)>,
@@ -112,16 +120,33 @@ impl Dispatcher {
         if reconnected || Instant::now() >= self.compare_at {
             return self.compare().await;
         }
-        let free = self.hands.ledger.free();
+        let free = match self.hands.storage.condition() {
+            Condition::Good => self.hands.ledger.free(),
+            // One job tries it.
+            Condition::Trial => 1_usize.saturating_sub(self.hands.ledger.held()),
+            Condition::Bad(why) => {
+                self.say_waiting(&format!("the storage cannot be used: {why}"));
+                self.idle(STORAGE_WAIT, false).await;
+                return Ok(Step::Go);
+            }
+        };
         if free == 0 {
             self.idle(self.until_compare(), false).await;
             return Ok(Step::Go);
         }
-        if free < (free + self.hands.ledger.held()).div_ceil(4) && self.hands.ledger.held() > 0 {
+        let gathers = free < (free + self.hands.ledger.held()).div_ceil(4) && self.hands.ledger.held() > 0;
+        let free = if gathers {
             tokio::time::sleep(GATHER).await;
-        }
+            self.hands.ledger.free()
+        } else {
+            free
+        };
         self.number += 1;
-        match self.hands.queue.claim(&self.hands.worker, self.number, self.hands.ledger.free()).await? {
+        let claim = self.hands.queue.claim(&self.hands.worker, self.number, free, self.hands.results_max).await?;
+        if claim != Claim::Full {
+            self.say_waiting("");
+        }
+        match claim {
             Claim::Jobs { jobs, next_due } if jobs.is_empty() => {
                 let wait = next_due.unwrap_or(EMPTY_WAIT_MAX).min(EMPTY_WAIT_MAX);
                 self.idle(wait.min(self.until_compare()), true).await;
@@ -140,8 +165,25 @@ impl Dispatcher {
                 self.idle(PAUSED_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false).await;
                 Ok(Step::Go)
             }
+            Claim::Full => {
+                let max = self.hands.results_max.unwrap_or_default();
+                self.say_waiting(&format!("there are {max} results that the readers have not taken (--results-max)"));
+                self.idle(FULL_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false).await;
+                Ok(Step::Go)
+            }
             Claim::Stale => Ok(Step::Go),
             Claim::Reaped => Ok(Step::Reaped),
+        }
+    }
+
+    /// Tells people once why nothing is claimed, and the log as well.
+    fn say_waiting(&self, why: &str) {
+        if self.hands.vitals.set_waiting(why) {
+            if why.is_empty() {
+                tracing::warn!("jobs are claimed again");
+            } else {
+                tracing::warn!("nothing is claimed: {why}");
+            }
         }
     }
 
@@ -258,9 +300,15 @@ impl Dispatcher {
             }
         }
         // The tasks of abandoned jobs go on unheard: what they store is complete or nothing.
+        let mut suspects = Vec::new();
         for job in self.hands.ledger.unknown(in_redis) {
             tracing::warn!("Redis says that this worker has job {:?}; adopted", job.field);
-            self.start(job);
+            if job.crashes == 2 { suspects.push(job) } else { self.start(job) }
+        }
+        for suspect in suspects {
+            if let Step::Reaped = self.run_suspect(suspect).await? {
+                return Ok(Step::Reaped);
+            }
         }
         Ok(Step::Go)
     }

@@ -7,8 +7,8 @@ use crate::recoverer::recover_all;
 use common::error::{QueueError, ReconnectBackoff};
 use common::queue::{Heartbeat, Queue, WorkerName};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
@@ -23,11 +23,18 @@ pub(crate) struct Vitals {
     epoch: Instant,
     pulse_ms: AtomicU64,
     done: AtomicU64,
+    /// Why nothing is claimed at the moment.
+    waiting: Mutex<String>,
 }
 
 impl Vitals {
     pub(crate) fn new() -> Vitals {
-        Vitals { epoch: Instant::now(), pulse_ms: AtomicU64::new(0), done: AtomicU64::new(0) }
+        Vitals {
+            epoch: Instant::now(),
+            pulse_ms: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            waiting: Mutex::default(),
+        }
     }
 
     /// The main thread is alive.
@@ -38,6 +45,20 @@ impl Vitals {
     /// One more job has come to an end of its attempt.
     pub(crate) fn count_done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells people why nothing is claimed; nothing when something is. Returns whether that is news.
+    pub(crate) fn set_waiting(&self, why: &str) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *waiting != why;
+        if news {
+            why.clone_into(&mut waiting);
+        }
+        news
+    }
+
+    fn waiting(&self) -> String {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is_stuck(&self) -> bool {
@@ -97,7 +118,7 @@ async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, reaped: &watc
         }
         let done = vitals.done.load(Ordering::Relaxed);
         let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
-        let facts = [("done", done.to_string()), ("rate", format!("{rate:.1}"))];
+        let facts = [("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
         match queue.heartbeat(worker, &facts).await {
             Ok(Heartbeat { alive: false, .. }) => {
                 tracing::warn!("worker {worker} was taken for dead; its jobs are elsewhere now");

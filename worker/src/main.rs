@@ -14,6 +14,7 @@ mod recoverer;
 mod settler;
 mod shutdown;
 mod storage;
+mod storage_watch;
 mod supervisor;
 
 fn main() -> std::process::ExitCode {

@@ -14,6 +14,8 @@ use common::outcome::{Failure, Outcome, Rejection};
 use common::queue::{ClaimedJob, Settlement};
 use common::report::{Report, StoredObject};
 use common::retry::{Disposition, RetryPolicy, disposition};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use url::Url;
 
@@ -24,7 +26,7 @@ const CRASHES_MAX: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Processor {
     fetcher: Fetcher,
-    storage: Storage,
+    storage: Arc<Storage>,
     gate: HostGate,
     layout: Layout,
     types: MediaTypes,
@@ -32,11 +34,25 @@ pub(crate) struct Processor {
     retry: RetryPolicy,
 }
 
+/// Why an attempt stored nothing.
+enum Obstacle {
+    /// The job's own bad luck.
+    Setback(Setback),
+    /// The storage, with the status that the object came with. Whose fault it is, is not clear yet.
+    Storage(io::Error, u16),
+}
+
+impl From<Setback> for Obstacle {
+    fn from(setback: Setback) -> Obstacle {
+        Obstacle::Setback(setback)
+    }
+}
+
 /// An object, and the status that it came with (0 when it was there before).
 type Success = (StoredObject, u16, bool);
 
 impl Processor {
-    pub(crate) fn new(config: &Config, fetcher: Fetcher, storage: Storage) -> Processor {
+    pub(crate) fn new(config: &Config, fetcher: Fetcher, storage: Arc<Storage>) -> Processor {
         Processor {
             fetcher,
             storage,
@@ -64,7 +80,17 @@ impl Processor {
         let permit = self.gate.enter(url.host_str().unwrap_or_default()).await;
         let started = Instant::now();
         let result = match tokio::time::timeout(self.total_timeout, self.attempt(&url)).await {
-            Ok(result) => result,
+            Ok(Ok(success)) => Ok(success),
+            Ok(Err(Obstacle::Setback(setback))) => Err(setback),
+            Ok(Err(Obstacle::Storage(error, status))) => {
+                tracing::warn!(job = %job.id, %url, "cannot store: {error}");
+                if self.storage.is_to_blame(&error).await {
+                    return Settlement::Release;
+                }
+                Err(Setback::from(Failure::Storage).with_status(status))
+            }
+            // What waited for a stuck storage until its time was over is not to blame either.
+            Err(_) if self.storage.health().is_bad() || self.storage.health().is_stuck() => return Settlement::Release,
             Err(_) => Err(Failure::TimeoutTotal.into()),
         };
         drop(permit);
@@ -72,7 +98,7 @@ impl Processor {
         self.settlement(job, Some(url), result, started.elapsed())
     }
 
-    async fn attempt(&self, url: &Url) -> Result<Success, Setback> {
+    async fn attempt(&self, url: &Url) -> Result<Success, Obstacle> {
         if let Some(found) = self.already_there(url).await {
             return Ok((found, 0, true));
         }
@@ -81,10 +107,7 @@ impl Processor {
         let mut inspector = Inspector::new(self.types);
         let mut upload = self.storage.upload();
         let setback = |rejection: Rejection| Setback::from(rejection).with_status(status);
-        let storage_failed = |error: std::io::Error| {
-            tracing::warn!(%url, "cannot store: {error}");
-            Setback::from(Failure::Storage).with_status(status)
-        };
+        let storage_failed = |error: io::Error| Obstacle::Storage(error, status);
         while let Some(chunk) = body.chunk().await? {
             inspector.feed(&chunk).map_err(setback)?;
             upload.write(chunk).await.map_err(storage_failed)?;

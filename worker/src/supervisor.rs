@@ -13,6 +13,7 @@ use crate::processor::Processor;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::storage::Storage;
+use crate::storage_watch;
 use anyhow::Context;
 use common::error::QueueError;
 use common::queue::{Queue, WorkerName};
@@ -58,7 +59,7 @@ struct Unusable {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, _listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
-    let storage = Storage::open(&config.storage, config.concurrency).map_err(|error| Unusable {
+    let storage = Storage::open(&config.storage, config.concurrency, config.sync).map_err(|error| Unusable {
         what: format!("cannot write to the storage {}: {error}", config.storage.display()),
         hint: format!(
             "make it writable for user {}, or name another folder with --storage or IMGQ_STORAGE",
@@ -67,7 +68,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     })?;
     let queue = Arc::new(Queue::open(&config.redis_url, &config.queue).await?);
     let fetcher = Fetcher::new(&config).context("cannot set up the HTTP client")?;
-    let processor = Arc::new(Processor::new(&config, fetcher, storage));
+    let storage = Arc::new(storage);
+    let processor = Arc::new(Processor::new(&config, fetcher, Arc::clone(&storage)));
     let vitals = Arc::new(Vitals::new());
     let pulse = tokio::spawn({
         let vitals = Arc::clone(&vitals);
@@ -78,19 +80,26 @@ async fn run(config: Config) -> anyhow::Result<()> {
             }
         }
     });
-    while session(&config, &queue, &processor, &vitals, &shutdown).await? == End::Reaped {}
+    let storage_watch = tokio::spawn(storage_watch::watch(Arc::clone(&storage)));
+    let around = Around { config: &config, queue: &queue, processor: &processor, storage: &storage, vitals: &vitals };
+    while session(&around, &shutdown).await? == End::Reaped {}
     pulse.abort();
+    storage_watch.abort();
     Ok(())
 }
 
+/// What outlives a worker's name.
+struct Around<'a> {
+    config: &'a Config,
+    queue: &'a Arc<Queue>,
+    processor: &'a Arc<Processor>,
+    storage: &'a Arc<Storage>,
+    vitals: &'a Arc<Vitals>,
+}
+
 /// The life of one worker name.
-async fn session(
-    config: &Config,
-    queue: &Arc<Queue>,
-    processor: &Arc<Processor>,
-    vitals: &Arc<Vitals>,
-    shutdown: &Shutdown,
-) -> anyhow::Result<End> {
+async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End> {
+    let Around { config, queue, processor, storage, vitals } = *around;
     let worker = WorkerName::fresh();
     register(queue, &worker, config, shutdown).await?;
     let heartbeat_queue = Queue::new(&config.redis_url, &config.queue)?;
@@ -112,6 +121,8 @@ async fn session(
         worker: worker.clone(),
         ledger,
         processor: Arc::clone(processor),
+        storage: Arc::clone(storage.health()),
+        results_max: config.results_max,
         vitals: Arc::clone(vitals),
         settlements,
         shutdown: shutdown.clone(),

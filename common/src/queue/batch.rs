@@ -1,9 +1,11 @@
 //! Batches: one enqueue each, with counters that the settle script keeps.
 
+use super::worker::host_name;
 use super::{Queue, script};
 use crate::error::QueueError;
 use crate::job::BatchId;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// What is known of one enqueue.
@@ -69,42 +71,133 @@ impl BatchState {
     }
 }
 
+/// A batch that this process is enqueueing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBatch {
+    /// The batch.
+    pub id: BatchId,
+    /// Who enqueues: `host:pid:random`. Another enqueuer that takes the batch over has another name.
+    pub(super) enqueuer: String,
+}
+
+/// A batch that was broken off, in new hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The batch, to go on with.
+    pub batch: OpenBatch,
+    /// Chunks that are in.
+    pub chunks: u64,
+    /// Links that are in, or were found to be duplicates.
+    pub links: u64,
+}
+
+/// A batch that is not sealed says that its enqueuer is alive every second. Silent for longer than this, it is gone: longer
+/// than it waits for a Redis that is away (30 s).
+pub const ENQUEUER_GONE_MS: u64 = 45_000;
+/// How many of the newest batches are looked through for one that was broken off.
+const LOOK_THROUGH: usize = 200;
+
 impl Queue {
-    /// Starts a batch; repeating it changes nothing.
+    /// Starts a batch. `command` is a digest of what is enqueued and how, when the same links come in the same order each
+    /// time: [`Queue::take_over`] finds the batch by it.
     ///
     /// # Errors
     /// As every call.
-    pub async fn open_batch(&self, batch: BatchId, source: &str) -> Result<(), QueueError> {
-        let script = script!("batch_open", no_oom);
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(batch)).key(self.keys.batches()).arg(batch.to_string()).arg(source);
-        self.channel.invoke::<()>("start a batch", &call).await
+    pub async fn open_batch(&self, id: BatchId, source: &str, command: Option<&str>) -> Result<OpenBatch, QueueError> {
+        let batch = OpenBatch { id, enqueuer: new_enqueuer() };
+        self.open_or_take(&batch, "", source, command.unwrap_or_default()).await?;
+        Ok(batch)
     }
 
-    /// Marks a batch as complete: nothing is added to it any more. Repeating it changes nothing.
+    /// Finds a batch that the same command began and did not complete, and whose enqueuer is gone: its process on this
+    /// host is not there any more, or nothing was heard of it for [`ENQUEUER_GONE_MS`]. Should it be alive after all, it is
+    /// refused from now on.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn take_over(&self, command: &str) -> Result<Option<TakenOver>, QueueError> {
+        let newest = self.newest_batches(LOOK_THROUGH).await?;
+        if newest.is_empty() {
+            return Ok(None);
+        }
+        let mut pipe = redis::pipe();
+        pipe.cmd("TIME");
+        for id in &newest {
+            pipe.cmd("HMGET").arg(self.keys.batch(*id)).arg(&["command", "sealed", "enqueuer", "seen"]);
+        }
+        let replies: Vec<redis::Value> = self.channel.pipeline("look for a batch that was broken off", &pipe).await?;
+        let mut replies = replies.into_iter();
+        let time = replies.next().and_then(|v| redis::from_redis_value::<(u64, u64)>(v).ok());
+        let now_ms = time.map_or(0, |(seconds, micros)| seconds * 1000 + micros / 1000);
+        for (id, reply) in newest.into_iter().zip(replies) {
+            let facts: [Option<String>; 4] = redis::from_redis_value(reply).unwrap_or_default();
+            let [Some(known), None, Some(enqueuer), seen] = facts else { continue };
+            let seen_ms = seen.and_then(|seen| seen.parse().ok()).unwrap_or(0);
+            let is_gone = is_gone_from_this_host(&enqueuer) || now_ms.saturating_sub(seen_ms) > ENQUEUER_GONE_MS;
+            if known != command || !is_gone {
+                continue;
+            }
+            let batch = OpenBatch { id, enqueuer: new_enqueuer() };
+            if let Some((chunks, links)) = self.open_or_take(&batch, &enqueuer, "", command).await? {
+                return Ok(Some(TakenOver { batch, chunks, links }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn open_or_take(
+        &self,
+        batch: &OpenBatch,
+        before: &str,
+        source: &str,
+        command: &str,
+    ) -> Result<Option<(u64, u64)>, QueueError> {
+        let script = script!("batch_open", no_oom);
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.batch(batch.id)).key(self.keys.batches());
+        call.arg(batch.id.to_string()).arg(&batch.enqueuer).arg(before).arg(source).arg(command);
+        let (status, chunks, links): (String, u64, u64) = self.channel.invoke("start a batch", &call).await?;
+        Ok((status == "ok").then_some((chunks, links)))
+    }
+
+    /// Marks a batch of `chunks` chunks as complete: nothing is added to it any more. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::RolledBack`] when Redis no longer knows the last chunk, [`QueueError::NoSuchBatch`],
+    /// [`QueueError::BatchTaken`], or as every call.
+    pub async fn seal_batch(&self, batch: &OpenBatch, chunks: u64) -> Result<(), QueueError> {
+        let reply = self.channel.invoke("seal a batch", &self.seal_call(batch.id, &batch.enqueuer, chunks)).await?;
+        sealed(batch.id, reply)
+    }
+
+    /// Marks a batch as complete whose enqueuer is known to be gone.
     ///
     /// # Errors
     /// [`QueueError::NoSuchBatch`], or as every call.
-    pub async fn seal_batch(&self, batch: BatchId) -> Result<(), QueueError> {
+    pub async fn seal_abandoned_batch(&self, id: BatchId) -> Result<(), QueueError> {
+        sealed(id, self.channel.invoke("seal a batch", &self.seal_call(id, "", 0)).await?)
+    }
+
+    pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> redis::ScriptInvocation<'static> {
         let script = script!("batch_seal");
         let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(batch));
-        self.known_batch(batch, self.channel.invoke("seal a batch", &call).await?)
+        call.key(self.keys.batch(id)).arg(enqueuer).arg(chunks);
+        call
     }
 
     /// Says that the enqueuer of a batch is alive.
     ///
     /// # Errors
-    /// [`QueueError::NoSuchBatch`], or as every call.
-    pub async fn touch_batch(&self, batch: BatchId) -> Result<(), QueueError> {
+    /// [`QueueError::NoSuchBatch`], [`QueueError::BatchTaken`], or as every call.
+    pub async fn touch_batch(&self, batch: &OpenBatch) -> Result<(), QueueError> {
         let script = script!("batch_touch");
         let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(batch));
-        self.known_batch(batch, self.channel.invoke("touch a batch", &call).await?)
-    }
-
-    fn known_batch(&self, batch: BatchId, known: u8) -> Result<(), QueueError> {
-        if known == 1 { Ok(()) } else { Err(QueueError::NoSuchBatch(batch.to_string())) }
+        call.key(self.keys.batch(batch.id)).arg(&batch.enqueuer);
+        match self.channel.invoke::<String>("touch a batch", &call).await?.as_str() {
+            "ok" => Ok(()),
+            "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
+            _ => Err(QueueError::NoSuchBatch(batch.id.to_string())),
+        }
     }
 
     /// The state of one batch, and Redis' time now (ms) to compare its times with.
@@ -130,5 +223,45 @@ impl Queue {
         let cmd = redis::Cmd::zrange(self.keys.batches(), 0, count.saturating_sub(1) as isize).arg("REV").to_owned();
         let ids: Vec<String> = self.channel.query("list batches", &cmd).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+}
+
+/// What the seal script said.
+pub(super) fn sealed(id: BatchId, (status, lost): (String, u64)) -> Result<(), QueueError> {
+    match status.as_str() {
+        "ok" => Ok(()),
+        "gap" => Err(QueueError::RolledBack { batch: id.to_string(), lost }),
+        "taken" => Err(QueueError::BatchTaken(id.to_string())),
+        _ => Err(QueueError::NoSuchBatch(id.to_string())),
+    }
+}
+
+/// What a repeated command finds its batch by: 16 hex digits of a SHA-256 over `parts`.
+pub fn command_digest(parts: &[String]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn new_enqueuer() -> String {
+    format!("{}:{}:{:08x}", host_name(), std::process::id(), fastrand::u32(..))
+}
+
+/// Whether an enqueuer was a process of this host that is not there any more. Its number may have gone to another process
+/// meanwhile; then its silence tells.
+fn is_gone_from_this_host(enqueuer: &str) -> bool {
+    let mut parts = enqueuer.split(':');
+    let (host, pid) = (parts.next(), parts.next().and_then(|pid| pid.parse::<i32>().ok()));
+    if host != Some(host_name().as_str()) {
+        return false;
+    }
+    match pid.and_then(rustix::process::Pid::from_raw) {
+        // In a container that was started again every process may have the number of the one before.
+        Some(pid) if pid.as_raw_nonzero().get().cast_unsigned() == std::process::id() => true,
+        Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
+        None => false,
     }
 }

@@ -39,6 +39,8 @@ pub enum Claim {
     },
     /// The queue is paused.
     Paused,
+    /// There are as many results as there may be, and their readers have not taken them.
+    Full,
     /// A later claim was here first; claim again with a higher number.
     Stale,
     /// The worker was taken for dead, and its jobs are elsewhere: abandon everything, take a fresh name.
@@ -57,11 +59,19 @@ pub enum Reconciled {
 impl Queue {
     /// Claims up to `max` (at most 1,000) jobs, and renews the lease.
     ///
-    /// `number` must be higher than that of any claim or [`Queue::reconcile`] of this worker before.
+    /// `number` must be higher than that of any claim or [`Queue::reconcile`] of this worker before. With `results_max`
+    /// nothing is claimed beyond what would make that many results; before that, those are trimmed that every reader has
+    /// taken. Jobs in flight elsewhere are not counted, so the stream can grow beyond it by those.
     ///
     /// # Errors
     /// As every call. The jobs may be claimed all the same: ask [`Queue::reconcile`] with the next number.
-    pub async fn claim(&self, worker: &WorkerName, number: u64, max: usize) -> Result<Claim, QueueError> {
+    pub async fn claim(
+        &self,
+        worker: &WorkerName,
+        number: u64,
+        max: usize,
+        results_max: Option<u64>,
+    ) -> Result<Claim, QueueError> {
         let script = script!("claim");
         let mut call = script.prepare_invoke();
         call.key(self.keys.ready())
@@ -70,16 +80,19 @@ impl Queue {
             .key(self.keys.workers())
             .key(self.keys.worker(worker.as_str()))
             .key(self.keys.meta())
-            .key(self.keys.crashes());
+            .key(self.keys.crashes())
+            .key(self.keys.results());
         // The first 28 digits of ids for bare URLs: no batch, version 8, variant 8, the rest random.
         let seed = format!("0000000000008{:03x}8{:011x}", fastrand::u16(..0x1000), fastrand::u64(..1 << 44));
         call.arg(worker.as_str()).arg(number).arg(max.min(1000)).arg(LEASE.as_millis() as u64).arg(seed);
+        call.arg(results_max.unwrap_or(0));
         let reply: Vec<redis::Value> = self.channel.invoke("claim jobs", &call).await?;
         let mut reply = reply.into_iter();
         let status: String = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
         let next_due_ms: i64 = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or(-1);
         Ok(match status.as_str() {
             "paused" => Claim::Paused,
+            "full" => Claim::Full,
             "stale" => Claim::Stale,
             "reaped" => Claim::Reaped,
             _ => {
@@ -108,6 +121,7 @@ impl Queue {
         call.key(self.keys.inflight(worker.as_str()))
             .key(self.keys.workers())
             .key(self.keys.worker(worker.as_str()))
+            .key(self.keys.crashes())
             .arg(worker.as_str())
             .arg(number);
         let reply: Vec<redis::Value> = self.channel.invoke("compare jobs in flight", &call).await?;
@@ -116,12 +130,12 @@ impl Queue {
         if registered == 0 {
             return Ok(Reconciled::Reaped);
         }
-        let mut jobs = Vec::with_capacity(reply.len() / 2);
-        while let (Some(field), Some(payload)) = (reply.next(), reply.next()) {
+        let mut jobs = Vec::with_capacity(reply.len() / 3);
+        while let (Some(field), Some(payload), Some(crashes)) = (reply.next(), reply.next(), reply.next()) {
             jobs.push(ClaimedJob {
                 field: LeaseField(redis::from_redis_value(field).unwrap_or_default()),
                 payload: redis::from_redis_value(payload).unwrap_or_default(),
-                crashes: 0,
+                crashes: redis::from_redis_value(crashes).unwrap_or(0),
             });
         }
         Ok(Reconciled::Holds(jobs))

@@ -2,7 +2,7 @@
 //! unnoticed.
 
 use super::dedup::LinkDigest;
-use super::{Queue, script};
+use super::{OpenBatch, Queue, script};
 use crate::error::{QueueError, ReconnectBackoff};
 use crate::job::{BatchId, Job, JobId};
 use std::time::{Duration, Instant};
@@ -44,13 +44,13 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError::OutOfMemory`] (nothing was added), [`QueueError::RolledBack`] when Redis no longer knows the chunk
-    /// before this one, [`QueueError::NoSuchBatch`].
-    pub async fn push(&self, batch: BatchId, chunk: &Chunk) -> Result<Pushed, QueueError> {
+    /// before this one, [`QueueError::NoSuchBatch`], [`QueueError::BatchTaken`].
+    pub async fn push(&self, batch: &OpenBatch, chunk: &Chunk) -> Result<Pushed, QueueError> {
         debug_assert!(chunk.jobs.len() <= CHUNK_LINKS_MAX);
         let script = script!("enqueue", no_oom);
         let mut call = script.prepare_invoke();
-        call.key(self.keys.ready()).key(self.keys.batch(batch)).key(self.keys.stats());
-        call.arg(chunk.number).arg(u8::from(chunk.dedup));
+        call.key(self.keys.ready()).key(self.keys.batch(batch.id)).key(self.keys.stats());
+        call.arg(&batch.enqueuer).arg(chunk.number).arg(u8::from(chunk.dedup));
         for job in &chunk.jobs {
             if chunk.dedup {
                 let digest = LinkDigest::of(&job.url);
@@ -63,8 +63,9 @@ impl Queue {
         let (status, first, second): (String, u64, u64) = self.channel.invoke("enqueue", &call).await?;
         match status.as_str() {
             "ok" | "again" => Ok(Pushed { enqueued: first, duplicates: second }),
-            "gap" => Err(QueueError::RolledBack { batch: batch.to_string(), lost: first }),
-            _ => Err(QueueError::NoSuchBatch(batch.to_string())),
+            "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: first }),
+            "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
+            _ => Err(QueueError::NoSuchBatch(batch.id.to_string())),
         }
     }
 
@@ -74,7 +75,7 @@ impl Queue {
     /// As `push`.
     pub async fn push_patiently(
         &self,
-        batch: BatchId,
+        batch: &OpenBatch,
         chunk: &Chunk,
         patience: Duration,
     ) -> Result<Pushed, QueueError> {

@@ -5,7 +5,7 @@
 //! others behind it.
 
 use super::Queue;
-use crate::connect::Connector;
+use crate::connect::{Connector, breaks_connection};
 use crate::error::QueueError;
 use redis::aio::MultiplexedConnection;
 use std::time::Duration;
@@ -50,7 +50,19 @@ impl ReadyWaiter {
                 self.connection = Some(connection);
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.connector.translate(&error, "wait for jobs")),
+            Ok(Err(error)) => {
+                if !breaks_connection(&error) {
+                    self.connection = Some(connection);
+                }
+                match self.connector.translate(&error, "wait for jobs") {
+                    // At maxmemory Redis refuses even a move that moves nothing; the next look at the queue is a claim.
+                    QueueError::OutOfMemory { .. } => {
+                        tokio::time::sleep(at_most).await;
+                        Ok(())
+                    }
+                    error => Err(error),
+                }
+            }
             Err(_) => Err(QueueError::Unreachable {
                 address: self.connector.address().to_owned(),
                 why: "no answer to a wait for jobs".into(),

@@ -26,6 +26,8 @@ pub struct WorkerState {
     pub started: u64,
     /// Since it was last heard of.
     pub seen_ms_ago: u64,
+    /// Why it claims nothing at the moment; empty when it does.
+    pub waiting: String,
 }
 
 /// The queue at one instant.
@@ -97,6 +99,7 @@ impl Queue {
                     done: fact("done").parse().unwrap_or(0),
                     started: fact("started").parse().unwrap_or(0),
                     seen_ms_ago: now_ms.saturating_sub(fact("seen").parse().unwrap_or(now_ms)),
+                    waiting: fact("waiting"),
                 });
             }
             let counter = |name: &str| stats.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);

@@ -89,7 +89,10 @@ impl Queue {
     pub async fn heartbeat(&self, worker: &WorkerName, facts: &[(&str, String)]) -> Result<Heartbeat, QueueError> {
         let script = script!("heartbeat");
         let mut call = script.prepare_invoke();
-        call.key(self.keys.workers()).key(self.keys.worker(worker.as_str())).key(self.keys.meta());
+        call.key(self.keys.workers())
+            .key(self.keys.worker(worker.as_str()))
+            .key(self.keys.meta())
+            .key(self.keys.delayed());
         call.arg(worker.as_str()).arg(LEASE.as_millis() as u64);
         for (name, value) in facts {
             call.arg(*name).arg(value);

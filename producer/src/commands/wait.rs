@@ -6,15 +6,15 @@ use crate::view::progress::Progress;
 use crate::view::summary;
 use common::error::{QueueError, ReconnectBackoff};
 use common::job::BatchId;
-use common::queue::{BatchState, Queue};
-use std::collections::HashSet;
+use common::queue::{BatchState, ENQUEUER_GONE_MS, Queue};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How often the state is read: O(1) for Redis, and quick enough for eyes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// An enqueuer says that it is alive every second; after this long without a word it is gone. Longer than it waits for a
-/// Redis that is away (30 s).
-const ENQUEUER_GONE_MS: u64 = 45_000;
+/// An enqueuer says that it is alive every second. What was heard of it last is believed to be old only when nothing new came
+/// during this time: a clock of Redis that jumped makes everything look old.
+const SILENCE_SEEN: Duration = Duration::from_secs(3);
 /// Batches that a wait without a batch takes in.
 const BATCHES_MAX: usize = 1000;
 /// With work to do and nobody alive, this is said once.
@@ -80,6 +80,8 @@ struct Waiter<'a> {
     started: Instant,
     nobody_said: bool,
     cut_off_said: HashSet<BatchId>,
+    /// What was last heard of each enqueuer, and since when nothing else.
+    heard: HashMap<BatchId, (u64, Instant)>,
 }
 
 impl<'a> Waiter<'a> {
@@ -95,6 +97,7 @@ impl<'a> Waiter<'a> {
             started,
             nobody_said: false,
             cut_off_said: HashSet::new(),
+            heard: HashMap::new(),
         }
     }
 
@@ -175,7 +178,12 @@ impl<'a> Waiter<'a> {
         for batch in &self.batches {
             let (state, now_ms) = self.queue.batch(*batch).await?;
             let silent_ms = now_ms.saturating_sub(state.seen);
-            let is_cut_off = state.sealed == 0 && state.done() >= state.enqueued && silent_ms > ENQUEUER_GONE_MS;
+            let heard = self.heard.entry(*batch).or_insert((state.seen, Instant::now()));
+            if heard.0 != state.seen {
+                *heard = (state.seen, Instant::now());
+            }
+            let is_silent = silent_ms > ENQUEUER_GONE_MS && heard.1.elapsed() >= SILENCE_SEEN;
+            let is_cut_off = state.sealed == 0 && state.done() >= state.enqueued && is_silent;
             if is_cut_off && !self.until_empty {
                 return Err(cut_off(&state, silent_ms));
             }

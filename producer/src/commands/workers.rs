@@ -2,7 +2,7 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::JsonArgs;
-use crate::view::duration;
+use crate::view::{duration, harmless};
 use common::queue::{Queue, WorkerState};
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub(super) fn table(workers: &[WorkerState]) -> String {
             "{:<width$}  {:>8}  {:<8}  {:>9}  {:>6.1}/s  {:>10}  {seen} ago",
             w.worker, w.pid, w.version, w.in_flight, w.rate, w.done
         ));
+        if !w.waiting.is_empty() {
+            lines.push(format!("{:<width$}  claims nothing: {}", "", harmless(&w.waiting)));
+        }
     }
     lines.join("\n")
 }

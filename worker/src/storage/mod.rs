@@ -3,17 +3,23 @@
 //! `layout` turns URLs into keys, `writer` does the file work on threads of its own, and this file is the door to both.
 //! An object is written to a temporary file and renamed, so that no reader ever sees half of one.
 
+pub(crate) mod health;
 pub(crate) mod layout;
+mod syncer;
 mod writer;
 
 use bytes::Bytes;
-use std::io;
+use clap::ValueEnum;
+use health::Health;
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use writer::Order;
+use writer::{Order, Surroundings};
 
 /// Where unfinished objects lie, below the root: on the same file system, or a rename would not be one.
 const TEMPORARY: &str = ".imgq-tmp";
@@ -27,10 +33,27 @@ const BUFFERED_BYTES_MAX: usize = 16 << 20;
 /// one order.
 const HAND_OVER_BYTES_MAX: usize = 64 << 10;
 
+/// A probe writes this much: a disk with less room is as good as full.
+const PROBE_BYTES: usize = 1 << 20;
+/// A probe that takes longer has failed.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+
+/// When objects are made durable against a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SyncPolicy {
+    /// When the system likes; a power cut may lose the last half minute of objects that were reported.
+    None,
+    /// Each one, before it is reported.
+    File,
+    /// Those that are under way at once together, before they are reported.
+    Batch,
+}
+
 /// A folder that objects are stored in.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    root: PathBuf,
+    place: Arc<Place>,
+    health: Arc<Health>,
     writers: Vec<mpsc::UnboundedSender<Order>>,
     /// Bounds what is queued for the writers, whose channels therefore need no bound of their own.
     buffer: Arc<Semaphore>,
@@ -57,17 +80,16 @@ pub(crate) struct Existing {
 
 impl Storage {
     /// Opens a folder, makes it if it is not there, and proves that it can be written to.
-    pub(crate) fn open(root: &Path, uploads_at_once: usize) -> io::Result<Storage> {
-        let temporary = root.join(TEMPORARY);
-        std::fs::create_dir_all(&temporary)?;
+    pub(crate) fn open(root: &Path, uploads_at_once: usize, sync: SyncPolicy) -> io::Result<Storage> {
         let run = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let probe = temporary.join(format!("probe-{run}"));
-        std::fs::write(&probe, b"probe")?;
-        std::fs::remove_file(&probe)?;
-        remove_leftovers(&temporary);
-        let writers = (0..WRITERS).map(|n| writer::start(n, root.to_owned())).collect::<io::Result<_>>()?;
+        let place = Arc::new(Place::open(root, &run)?);
+        let health = Arc::new(Health::new(WRITERS));
+        let syncer = if sync == SyncPolicy::Batch { Some(syncer::start(root)?) } else { None };
+        let around = Arc::new(Surroundings { place: Arc::clone(&place), health: Arc::clone(&health), sync, syncer });
+        let writers = (0..WRITERS).map(|n| writer::start(n, Arc::clone(&around))).collect::<io::Result<_>>()?;
         Ok(Storage {
-            root: root.to_owned(),
+            place,
+            health,
             writers,
             buffer: Arc::new(Semaphore::new(BUFFERED_BYTES_MAX)),
             // Servers that stall leave what their uploads hold lying here: half of the buffer at most, so that the others
@@ -94,13 +116,50 @@ impl Storage {
         answer.await.ok().flatten()
     }
 
+    /// Whether it can be used at all.
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Whether an error is the storage's own and not that of one object. It asks with a probe where the error does not
+    /// tell, and remembers a bad storage.
+    pub(crate) async fn is_to_blame(&self, error: &io::Error) -> bool {
+        let bad = match health::blame(error) {
+            health::Blame::Key => return false,
+            health::Blame::Storage => Some(error.to_string()),
+            health::Blame::Unknown if self.health.is_bad() => return true,
+            health::Blame::Unknown => self.probe().await.err().map(|error| error.to_string()),
+        };
+        if let Some(why) = &bad {
+            self.health.set_bad(why);
+        }
+        bad.is_some()
+    }
+
+    /// Whether the storage takes a file; [`Condition::Trial`](health::Condition::Trial) if it does and did not before.
+    pub(crate) async fn probe(&self) -> io::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.writer(n).send(Order::Probe { reply }).map_err(|_| io::Error::other("the writer thread is gone"))?;
+        match tokio::time::timeout(PROBE_MAX, answer).await {
+            Ok(Ok(result)) => result?,
+            Ok(Err(_)) => return Err(io::Error::other("the writer thread is gone")),
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")),
+        }
+        if self.health.is_bad() && !self.health.is_stuck() {
+            self.health.set_trial();
+        }
+        Ok(())
+    }
+
     /// Begins an object. Dropping the upload before [`Upload::finish`] leaves nothing behind.
     pub(crate) fn upload(&self) -> Upload {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         Upload {
             writer: self.writer(n).clone(),
-            temporary: self.root.join(TEMPORARY).join(format!("{}-{n}", self.run)),
+            temporary: self.place.root.join(TEMPORARY).join(format!("{}-{n}", self.run)),
             number: n,
+            health: Arc::clone(&self.health),
             buffer: Arc::clone(&self.buffer),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -118,6 +177,7 @@ pub(crate) struct Upload {
     writer: mpsc::UnboundedSender<Order>,
     temporary: PathBuf,
     number: u64,
+    health: Arc<Health>,
     buffer: Arc<Semaphore>,
     pending: Vec<Bytes>,
     pending_bytes: usize,
@@ -185,7 +245,11 @@ impl Upload {
         // From here on the writer cleans up.
         self.begun = false;
         self.writer.send(order).map_err(|_| io::Error::other("the writer thread is gone"))?;
-        answer.await.map_err(|_| io::Error::other("the writer thread is gone"))?
+        let written = answer.await.map_err(|_| io::Error::other("the writer thread is gone"))?;
+        if written.is_ok() {
+            self.health.stored();
+        }
+        written
     }
 }
 
@@ -198,17 +262,94 @@ impl Drop for Upload {
     }
 }
 
-/// Removes what workers that were killed an hour ago or more left unfinished. Others may do the same at this moment.
-fn remove_leftovers(temporary: &Path) {
-    let Ok(entries) = std::fs::read_dir(temporary) else { return };
-    for entry in entries.flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|facts| facts.modified())
-            .ok()
-            .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if age.is_some_and(|age| age > LEFTOVER_AGE) {
-            let _ = std::fs::remove_file(entry.path());
+/// Where the objects lie, and how to tell that it is still there: a mount that goes leaves an empty folder of the same name,
+/// and what was written to that would be out of everybody's sight once the mount is back.
+#[derive(Debug)]
+pub(super) struct Place {
+    root: PathBuf,
+    run: String,
+    /// The inode of the root, which stays through an unmount and mount; the device's number may change.
+    root_inode: u64,
+    /// The device that new files are on.
+    device: AtomicU64,
+}
+
+impl Place {
+    fn open(root: &Path, run: &str) -> io::Result<Place> {
+        std::fs::create_dir_all(root.join(TEMPORARY))?;
+        let place = Place {
+            root: root.to_owned(),
+            run: run.to_owned(),
+            root_inode: std::fs::metadata(root)?.ino(),
+            device: AtomicU64::new(0),
+        };
+        let probe = place.write_probe(b"probe")?;
+        place.device.store(probe.dev(), Ordering::Relaxed);
+        place.remove_leftovers(&probe);
+        Ok(place)
+    }
+
+    /// The facts of a file that was written and removed again.
+    fn write_probe(&self, bytes: &[u8]) -> io::Result<Metadata> {
+        // Two writers may probe at once.
+        let name = format!("probe-{}-{:08x}", self.run, fastrand::u32(..));
+        let path = self.root.join(TEMPORARY).join(name);
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(bytes)?;
+            file.metadata()
+        };
+        let result = write();
+        // After an error there may be none.
+        let removed = std::fs::remove_file(&path);
+        let facts = result?;
+        removed?;
+        Ok(facts)
+    }
+
+    /// Writes a file to see whether that is possible, and that it is the place that was opened.
+    fn probe(&self) -> io::Result<()> {
+        self.check_root()?;
+        self.restore_temporary_folder()?;
+        let facts = self.write_probe(&vec![0; PROBE_BYTES])?;
+        // The root is the same: whatever the device is called now, it is that one.
+        self.device.store(facts.dev(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check_root(&self) -> io::Result<()> {
+        if std::fs::metadata(&self.root)?.ino() == self.root_inode {
+            Ok(())
+        } else {
+            Err(io::Error::other("another folder is in its place; if that is wanted, start the worker again"))
+        }
+    }
+
+    /// Fails when a new file is not on the device that it should be on.
+    fn check_device(&self, file: &File) -> io::Result<()> {
+        if file.metadata()?.dev() == self.device.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "another file system is in its place"))
+        }
+    }
+
+    /// Somebody removed the folder of temporary files under a running worker, or all of the storage is gone.
+    fn restore_temporary_folder(&self) -> io::Result<()> {
+        self.check_root()?;
+        std::fs::create_dir_all(self.root.join(TEMPORARY))
+    }
+
+    /// Removes what workers that were killed an hour ago or more left unfinished. Others may do the same at this moment.
+    /// Times are those of the file system: the clock of this machine may be wrong.
+    fn remove_leftovers(&self, now: &Metadata) {
+        let Ok(entries) = std::fs::read_dir(self.root.join(TEMPORARY)) else { return };
+        for entry in entries.flatten() {
+            let modified = entry.metadata().and_then(|facts| facts.modified()).ok();
+            let age = modified.and_then(|modified| now.modified().ok()?.duration_since(modified).ok());
+            if age.is_some_and(|age| age > LEFTOVER_AGE) {
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
     }
 }
@@ -236,7 +377,7 @@ mod tests {
     fn an_object_is_there_whole_with_its_length_and_hash() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64).expect("opens");
+            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
             for (key, parts) in [("a/b/small.gif", 3), ("a/large.gif", 5000)] {
                 let mut upload = storage.upload();
                 for _ in 0..parts {
@@ -262,7 +403,7 @@ mod tests {
     fn a_dropped_upload_leaves_nothing() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64).expect("opens");
+            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
             let mut upload = storage.upload();
             upload.write(Bytes::from(vec![1; HAND_OVER_BYTES_MAX])).await.expect("written");
             drop(upload);
@@ -279,7 +420,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         std::fs::write(root.path().join("file"), b"x").expect("written");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64).expect("opens");
+            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
             let mut upload = storage.upload();
             upload.write(Bytes::from_static(b"x")).await.expect("written");
             assert!(upload.finish("file/below".into()).await.is_err());

@@ -1,10 +1,10 @@
 -- Renews a worker's lease, and names workers whose lease is over.
--- KEYS: 1 workers, 2 worker, 3 meta
+-- KEYS: 1 workers, 2 worker, 3 meta, 4 delayed
 -- ARGV: 1 worker, 2 lease (ms), then facts: name, value
 -- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, expired workers…}
 local now = now_ms()
 local lease = tonumber(ARGV[2])
-tick(KEYS[1], KEYS[3], now, lease)
+tick(KEYS[1], KEYS[3], KEYS[4], now, lease)
 local alive = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 if alive == 1 then
   redis.call('ZADD', KEYS[1], now + lease, ARGV[1])

@@ -7,6 +7,7 @@ mod worker_processes;
 use super::enqueue::{enqueue_all, how_it_ended, open_sources, summary};
 use super::{CommandError, Ended, print, wait};
 use crate::cli::RunArgs;
+use common::job::BatchId;
 use common::queue::Queue;
 use common::settings::QueueArgs;
 use private_redis::PrivateRedis;
@@ -24,25 +25,8 @@ pub(super) async fn run(queue_args: &QueueArgs, args: RunArgs) -> Result<Ended, 
         Some(_) => None,
         None => Some(PrivateRedis::start(&data_dir).await?),
     };
-    let url = redis.as_ref().map_or_else(|| queue_args.redis_url().to_owned(), PrivateRedis::url);
-    let queue = Queue::open(&url, &queue_args.queue).await?;
-    if redis.is_some() {
-        seal_what_was_cut_off(&queue).await?;
-    }
-    let mut workers = WorkerProcesses::start(&url, &queue_args.queue, &args, &data_dir)?;
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(CommandError::system("cannot listen for signals"))?;
-    let result = tokio::select! {
-        result = work(&queue, sources, &args) => result,
-        error = workers.supervise() => Err(error),
-        error = died(redis.as_ref()) => Err(error),
-        _ = terminate.recv() => Err(CommandError::Other {
-            message: "told to stop (SIGTERM)".into(),
-            hint: "the same command goes on where this one stopped".into(),
-            code: 1,
-        }),
-    };
-    workers.stop().await;
+    let result = with_workers(queue_args, &args, sources, redis.as_ref(), &data_dir).await;
+    // Whatever went wrong, the server has to be gone before this process is.
     if let Some(redis) = redis {
         redis.stop().await;
     }
@@ -52,9 +36,43 @@ pub(super) async fn run(queue_args: &QueueArgs, args: RunArgs) -> Result<Ended, 
     result
 }
 
-async fn work(queue: &Queue, sources: crate::sources::Sources, args: &RunArgs) -> Result<Ended, CommandError> {
+async fn with_workers(
+    queue_args: &QueueArgs,
+    args: &RunArgs,
+    sources: crate::sources::Sources,
+    redis: Option<&PrivateRedis>,
+    data_dir: &std::path::Path,
+) -> Result<Ended, CommandError> {
+    let url = redis.map_or_else(|| queue_args.redis_url().to_owned(), PrivateRedis::url);
+    let queue = Queue::open(&url, &queue_args.queue).await?;
+    let mut workers = WorkerProcesses::start(&url, &queue_args.queue, args, data_dir)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(CommandError::system("cannot listen for signals"))?;
+    let result = tokio::select! {
+        result = work(&queue, sources, args, redis.is_some()) => result,
+        error = workers.supervise() => Err(error),
+        error = died(redis) => Err(error),
+        _ = terminate.recv() => Err(CommandError::Other {
+            message: "told to stop (SIGTERM)".into(),
+            hint: "the same command goes on where this one stopped".into(),
+            code: 1,
+        }),
+    };
+    workers.stop().await;
+    result
+}
+
+async fn work(
+    queue: &Queue,
+    sources: crate::sources::Sources,
+    args: &RunArgs,
+    alone: bool,
+) -> Result<Ended, CommandError> {
     let started = Instant::now();
-    let enqueued = enqueue_all(queue, sources, &args.source).await?;
+    let enqueued = enqueue_all(queue, sources, &args.source, None).await?;
+    if alone {
+        seal_what_was_cut_off(queue, enqueued.id).await?;
+    }
     let line = summary(&enqueued, started.elapsed());
     if args.json {
         eprintln!("{line}");
@@ -75,9 +93,12 @@ async fn work(queue: &Queue, sources: crate::sources::Sources, args: &RunArgs) -
 
 /// Batches of an earlier run whose enqueue was cut off: their enqueuer held this folder's lock and is gone, so they are as
 /// complete as they will ever be.
-async fn seal_what_was_cut_off(queue: &Queue) -> Result<(), CommandError> {
+async fn seal_what_was_cut_off(queue: &Queue, own: BatchId) -> Result<(), CommandError> {
     for batch in wait::unfinished(queue).await? {
-        queue.seal_batch(batch).await?;
+        // One's own was sealed, or is left open on purpose.
+        if batch != own {
+            queue.seal_abandoned_batch(batch).await?;
+        }
     }
     Ok(())
 }

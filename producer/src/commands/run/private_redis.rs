@@ -2,6 +2,7 @@
 
 use crate::commands::CommandError;
 use common::queue::Queue;
+use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use tokio::sync::Mutex;
 /// A server that has to read a large append-only file takes its time.
 const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// A run that was killed leaves a server behind that takes a moment to end.
+const LOCK_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the server, and stops it when standard input closes: when this process ends in any way, SIGKILL included, the
 /// pipe closes, and no server is left behind. `wait` gives the server's own end back.
@@ -31,14 +34,12 @@ pub(super) struct PrivateRedis {
     stdin: Option<ChildStdin>,
     socket_dir: TempDir,
     data_dir: PathBuf,
-    /// Held for as long as the server runs.
-    _lock: File,
 }
 
 impl PrivateRedis {
     /// Starts a server on the data in `data_dir`, and waits until it answers.
     pub(super) async fn start(data_dir: &Path) -> Result<PrivateRedis, CommandError> {
-        let lock = lock(data_dir)?;
+        let lock = lock(data_dir).await?;
         let program = find_server()?;
         // Paths of Unix sockets end at about 100 bytes, so it cannot lie with the data. The folder is open to nobody else.
         let socket_dir = tempfile::Builder::new()
@@ -52,6 +53,13 @@ impl PrivateRedis {
         let log_file =
             File::create(&log).map_err(CommandError::system(format!("cannot write to {}", log.display())))?;
         let socket = socket_dir.path().join("redis.sock");
+        // The server inherits the lock, and thereby holds it to its own end, however this process ends.
+        let inheritable = |yes: bool| {
+            let flags = if yes { FdFlags::empty() } else { FdFlags::CLOEXEC };
+            rustix::io::fcntl_setfd(&lock, flags)
+                .map_err(|error| CommandError::system("cannot pass on a lock")(error.into()))
+        };
+        inheritable(true)?;
         let mut child = Command::new("sh")
             .args(["-c", SHELL, "sh"])
             .arg(&program)
@@ -68,11 +76,17 @@ impl PrivateRedis {
             .process_group(0)
             .spawn()
             .map_err(CommandError::system("cannot start sh"))?;
+        // The workers are to come and must not hold it.
+        inheritable(false)?;
         let stdin = child.stdin.take();
-        let redis =
-            PrivateRedis { child: Mutex::new(child), stdin, socket_dir, data_dir: data_dir.to_owned(), _lock: lock };
-        redis.until_it_answers().await?;
-        Ok(redis)
+        let redis = PrivateRedis { child: Mutex::new(child), stdin, socket_dir, data_dir: data_dir.to_owned() };
+        match redis.until_it_answers().await {
+            Ok(()) => Ok(redis),
+            Err(error) => {
+                redis.stop().await;
+                Err(error)
+            }
+        }
     }
 
     /// Where it listens.
@@ -131,14 +145,20 @@ impl PrivateRedis {
 }
 
 /// Two servers on one append-only file would ruin it.
-fn lock(data_dir: &Path) -> Result<File, CommandError> {
+async fn lock(data_dir: &Path) -> Result<File, CommandError> {
     let path = data_dir.join("lock");
     let file = File::create(&path).map_err(CommandError::system(format!("cannot write to {}", path.display())))?;
-    file.try_lock().map_err(|_| CommandError::Other {
-        message: format!("another `producer run` is using {}", data_dir.display()),
-        hint: "wait for it to end, or give this one its own --storage".into(),
-        code: 1,
-    })?;
+    let started = Instant::now();
+    while file.try_lock().is_err() {
+        if started.elapsed() > LOCK_MAX {
+            return Err(CommandError::Other {
+                message: format!("another `producer run` is using {}", data_dir.display()),
+                hint: "wait for it to end, or give this one its own --storage".into(),
+                code: 1,
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     Ok(file)
 }
 

@@ -58,6 +58,8 @@ impl WorkerProcesses {
                 ("IMGQ_STORAGE", args.storage.clone().into()),
                 ("IMGQ_TYPES", args.source.types.to_string().into()),
                 ("IMGQ_USER_AGENT", args.source.user_agent.clone().into()),
+                // Nobody reads results during a run: a bound would stop it for ever. Empty counts as unset.
+                ("IMGQ_RESULTS_MAX", "".into()),
             ],
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
