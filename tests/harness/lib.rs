@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows how imgq works inside: tests speak the contract, through raw Redis and the two programs.
 
+pub mod fault_proxy;
 pub mod files;
 pub mod imgur;
 pub mod origin;
@@ -11,6 +12,7 @@ pub mod queue;
 pub mod redis_server;
 pub mod wait;
 
+pub use fault_proxy::FaultProxy;
 pub use origin::Origin;
 pub use programs::{Producer, Worker};
 pub use queue::RawQueue;

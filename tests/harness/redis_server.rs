@@ -42,6 +42,7 @@ struct Process {
     child: Child,
     dir: TempDir,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Redis {
@@ -65,11 +66,19 @@ impl Redis {
     /// # Panics
     /// When there is no `redis-server`; the message says how to install one.
     pub fn private(options: &[&str]) -> Redis {
+        Redis::private_with_environment(options, Vec::new())
+    }
+
+    /// As [`Redis::private`], with further variables in its environment.
+    ///
+    /// # Panics
+    /// When there is no `redis-server`; the message says how to install one.
+    pub fn private_with_environment(options: &[&str], environment: Vec<(String, String)>) -> Redis {
         let dir = tempfile::Builder::new().prefix("imgq-test-").tempdir().expect("a temporary folder");
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let url = format!("unix://{}", dir.path().join("redis.sock").display());
-        let child = start(dir.path(), &options);
-        let redis = Redis { url, server: Server::Process(Process { child, dir, options }) };
+        let child = start(dir.path(), &options, &environment);
+        let redis = Redis { url, server: Server::Process(Process { child, dir, options, environment }) };
         redis.until_it_answers();
         redis
     }
@@ -119,6 +128,26 @@ impl Redis {
         process.child.wait().expect("it ends");
     }
 
+    /// The socket of a private server.
+    ///
+    /// # Panics
+    /// For the shared server.
+    pub fn socket(&self) -> std::path::PathBuf {
+        match &self.server {
+            Server::Process(process) => process.dir.path().join("redis.sock"),
+            #[cfg(feature = "containers")]
+            Server::Container { .. } => panic!("the shared server has no socket here"),
+        }
+    }
+
+    /// Sends a signal to a private server: STOP and CONT pause it.
+    ///
+    /// # Panics
+    /// For the shared server.
+    pub fn signal(&mut self, which: rustix::process::Signal) {
+        signal(&self.process().child, which);
+    }
+
     /// Kills a private server.
     ///
     /// # Panics
@@ -135,7 +164,7 @@ impl Redis {
     /// For the shared server.
     pub fn start_again(&mut self) {
         let process = self.process();
-        process.child = start(process.dir.path(), &process.options);
+        process.child = start(process.dir.path(), &process.options, &process.environment);
         self.until_it_answers();
     }
 
@@ -185,7 +214,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).expect("it is there");
 }
 
-fn start(dir: &Path, options: &[String]) -> Child {
+fn start(dir: &Path, options: &[String], environment: &[(String, String)]) -> Child {
     Command::new("redis-server")
         .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
         .arg("--dir")
@@ -193,6 +222,7 @@ fn start(dir: &Path, options: &[String]) -> Child {
         .args(OPTIONS)
         .args(options)
         .current_dir(dir)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
