@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows how imgq works inside: tests speak the contract, through raw Redis and the two programs.
 
+pub mod chaos;
 pub mod fault_proxy;
 pub mod files;
 pub mod imgur;

@@ -27,6 +27,8 @@ pub struct Origin {
 struct Shared {
     held: watch::Sender<bool>,
     requests: Mutex<BTreeMap<String, usize>>,
+    /// User agents that asked for poison, until somebody takes them.
+    poisoned: Mutex<Vec<String>>,
 }
 
 /// A GIF of exactly `bytes` bytes (64 or more), different for each `n`.
@@ -55,7 +57,11 @@ impl Origin {
     pub fn start() -> Origin {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let shared = Arc::new(Shared { held: watch::Sender::new(false), requests: Mutex::default() });
+        let shared = Arc::new(Shared {
+            held: watch::Sender::new(false),
+            requests: Mutex::default(),
+            poisoned: Mutex::default(),
+        });
         let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&shared));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -78,6 +84,11 @@ impl Origin {
         self.shared.held.send_replace(false);
     }
 
+    /// Who asked for `/poison/…` since the last call, by user agent.
+    pub fn take_poisoned(&self) -> Vec<String> {
+        std::mem::take(&mut *self.shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Requests of a path so far.
     pub fn requests(&self, path: &str) -> usize {
         let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +109,7 @@ impl Drop for Origin {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
     let request = {
         let mut requests = shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let count = requests.entry(path.clone()).or_default();
@@ -130,8 +141,17 @@ async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>) -> 
             let start = broken_off(gif(3, 1000));
             ([(header::CONTENT_LENGTH, "5000")], start).into_response()
         }
-        // Sends a little, then nothing, for ever.
-        ["endless"] => {
+        // Takes its time, which a test does not wait for but works in.
+        ["after", ms, n, file] if file.ends_with(".gif") => {
+            tokio::time::sleep(std::time::Duration::from_millis(number(ms).min(10_000))).await;
+            gif(number(n), number(file.trim_end_matches(".gif")).max(64) as usize).into_response()
+        }
+        // Sends a little, then nothing, for ever; poison also tells who asked.
+        ["endless"] | ["poison", _] => {
+            if parts[0] == "poison" {
+                let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+                shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner).push(agent.to_owned());
+            }
             let (sender, receiver) = tokio::sync::mpsc::channel(1);
             tokio::spawn(async move {
                 let _ = sender.send(Ok::<_, std::io::Error>(Bytes::from(gif(4, 500)))).await;

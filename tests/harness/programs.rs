@@ -7,12 +7,21 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Takes the programs from `folder` instead of building them.
+///
+/// # Panics
+/// When they were used before.
+pub fn use_folder(folder: &Path) {
+    FOLDER.set(folder.to_owned()).expect("this comes first");
+}
+
 /// The folder with the freshly built programs.
 ///
 /// # Panics
 /// When they do not compile.
 pub fn folder() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         // Binaries of other packages are not built for a test; this is instant when they are fresh.
         let status = Command::new(env!("CARGO"))
@@ -49,10 +58,15 @@ pub struct Worker {
 impl Worker {
     /// The command of a worker on `queue` that stores below `storage` and may connect to this machine.
     pub fn command(queue: &RawQueue, storage: &Path) -> Command {
+        Worker::command_at(&queue.url, &queue.name, storage)
+    }
+
+    /// The command of a worker that reaches the queue `name` at `url`.
+    pub fn command_at(url: &str, name: &str, storage: &Path) -> Command {
         let mut command = clean("worker");
         command
-            .env("REDIS_URL", &queue.url)
-            .env("IMGQ_QUEUE", &queue.name)
+            .env("REDIS_URL", url)
+            .env("IMGQ_QUEUE", name)
             .env("IMGQ_STORAGE", storage)
             .env("IMGQ_ALLOW_NETWORKS", "127.0.0.0/8")
             .env("IMGQ_RETRY_DELAY", "50ms")
@@ -66,6 +80,19 @@ impl Worker {
     /// When it does not start.
     pub fn start(queue: &RawQueue, storage: &Path, arguments: &[&str]) -> Worker {
         Worker { child: Worker::command(queue, storage).args(arguments).spawn().expect("the worker starts") }
+    }
+
+    /// A worker that was started by other means.
+    pub fn of(child: Child) -> Worker {
+        Worker { child }
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When the process cannot be waited for.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("can be waited for")
     }
 
     /// Its process id.
@@ -150,6 +177,13 @@ impl Producer {
     pub fn command(queue: &RawQueue, arguments: &[&str]) -> Command {
         let mut command = clean("producer");
         command.env("REDIS_URL", &queue.url).env("IMGQ_QUEUE", &queue.name).args(arguments);
+        command
+    }
+
+    /// The command of a producer that reaches the queue `name` at `url`.
+    pub fn command_at(url: &str, name: &str, arguments: &[&str]) -> Command {
+        let mut command = clean("producer");
+        command.env("REDIS_URL", url).env("IMGQ_QUEUE", name).args(arguments);
         command
     }
 

@@ -7,10 +7,12 @@
 mod crashes;
 mod enqueueing;
 mod errors;
+mod faults;
 mod first_run;
 mod hand_pushed;
 mod idling;
 mod outcomes;
+mod readers;
 mod redis_away;
 mod running;
 mod scripts;

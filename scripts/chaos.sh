@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The chaos suite: kills, freezes, partitions, rollbacks, full disks and wrong clocks, mixed by a seed; at the end nothing may
+# be lost, doubled or torn. docs/reliability.md says what is checked.
+#
+#   scripts/chaos.sh                       the long run: 100,000 jobs, 200 kills, every other fault 5 times (about 6 minutes)
+#   scripts/chaos.sh --short               what the tests run: 8,000 jobs, 15 kills, every other fault once or more
+#   scripts/chaos.sh --seed 7              a run again
+#   scripts/chaos.sh --recovery 60         how fast the jobs of a killed worker run elsewhere
+#   scripts/chaos.sh --help                the rest
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --short) arguments+=(--jobs 8000 --kills 15 --each 1 --workers 4 --seconds 75) ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+scripts/ensure-redis.sh
+scripts/ensure-fault-tools.sh
+profile=${IMGQ_CHAOS_PROFILE:-release}
+build=(cargo build --locked --package producer --package worker --package tests --bins)
+[ "$profile" = release ] && build+=(--release)
+"${build[@]}"
+target=${CARGO_TARGET_DIR:-target}/$profile
+
+# Mounts of its own, so that a storage can be taken away without anybody else noticing. An ordinary user gets them where user
+# namespaces are allowed; else those faults are left out, and named as not injected.
+own_mounts=(unshare --mount --propagation private)
+[ "$(id -u)" -eq 0 ] || own_mounts=(unshare --user --map-root-user --mount --propagation private)
+"${own_mounts[@]}" true 2>/dev/null || own_mounts=()
+exec "${own_mounts[@]}" "$target/chaos" "${arguments[@]}"

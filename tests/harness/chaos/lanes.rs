@@ -1,0 +1,289 @@
+//! The faults themselves: a thread for each lane of the schedule.
+
+use super::schedule::{Event, Kind};
+use super::stage::{QUEUE, Stage, lock};
+use crate::fault_proxy::Network;
+use crate::programs::{Producer, finish};
+use rustix::process::Signal;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A lease, and a little more.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(7500);
+
+fn sleep_until(stage: &Stage, at: Duration) {
+    let left = at.saturating_sub(stage.started.elapsed());
+    std::thread::sleep(left);
+}
+
+/// From `low` to `high` ms, by the event's own random bits.
+fn between(event: &Event, low: u64, high: u64) -> Duration {
+    Duration::from_millis(low + event.draw % (high - low))
+}
+
+pub(super) fn workers(stage: &Stage, events: &[Event]) {
+    for event in events {
+        sleep_until(stage, event.at);
+        match event.kind {
+            Kind::WorkerClock => {
+                let by = ["+3600", "-3600", "+86400"][event.draw as usize % 3];
+                stage.set_worker_clock(by);
+                stage.injected(event.kind, &format!("the workers' clocks are off by {by} s"));
+                std::thread::sleep(Duration::from_secs(2));
+                stage.set_worker_clock("+0");
+            }
+            _ => kill_worker(stage, event.draw as usize, event.kind),
+        }
+    }
+}
+
+fn kill_worker(stage: &Stage, which: usize, kind: Kind) {
+    // One that is there: another may be between two lives.
+    for n in 0..stage.hosts.len() {
+        let n = (which + n) % stage.hosts.len();
+        let mut worker = lock(&stage.hosts[n].worker);
+        if worker.as_mut().is_some_and(|worker| worker.ended().is_none())
+            && let Some(worker) = worker.take()
+        {
+            // Gone before anybody may start another in its place.
+            worker.kill();
+            stage.injected(kind, &format!("host {n}"));
+            return;
+        }
+    }
+}
+
+pub(super) fn frozen(stage: &Stage, events: &[Event]) {
+    for event in events {
+        sleep_until(stage, event.at);
+        let n = event.draw as usize % stage.hosts.len();
+        let freeze = || {
+            stage.hosts[n].with_worker(|worker| {
+                worker.signal(Signal::STOP);
+                worker.pid()
+            })
+        };
+        // It may be between two lives.
+        let pid = loop {
+            if let Some(pid) = freeze() {
+                break pid;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        stage.injected(event.kind, &format!("host {n}"));
+        std::thread::sleep(LONGER_THAN_A_LEASE);
+        // It may have been killed meanwhile, and another one be there.
+        stage.hosts[n].with_worker(|worker| {
+            if worker.pid() == pid {
+                worker.signal(Signal::CONT);
+            }
+        });
+    }
+}
+
+/// Pushes what a job should not be. Returns when its last one was pushed.
+pub(super) fn jobs(stage: &Stage, events: &[Event]) {
+    for (n, event) in events.iter().enumerate() {
+        sleep_until(stage, event.at);
+        let element = match event.kind {
+            Kind::PoisonJob => stage.origin.url(&format!("poison/{n}")),
+            _ => format!("{{\"unreadable {n}\":"),
+        };
+        push(stage, &element);
+        stage.injected(event.kind, &element);
+    }
+}
+
+fn push(stage: &Stage, element: &str) {
+    let _no_rollback = lock(&stage.pushing);
+    loop {
+        let pushed = stage
+            .raw()
+            .map(|mut raw| redis::cmd("RPUSH").arg(Stage::key("ready")).arg(element).query::<i64>(&mut raw).is_ok());
+        // Nobody else pushes, so one that was refused was not pushed.
+        if pushed == Some(true) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Kills each worker that asks for poison.
+pub(super) fn poison(stage: &Stage) {
+    while !stage.is_over() {
+        for agent in stage.origin.take_poisoned() {
+            if let Some(n) = agent.strip_prefix("chaos-").and_then(|n| n.parse::<usize>().ok())
+                && let Some(worker) = lock(&stage.hosts[n].worker).take()
+            {
+                worker.kill();
+                stage.say(&format!("poison killed the worker of host {n}"));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(super) fn redis(stage: &Stage, events: &[Event]) {
+    for event in events {
+        sleep_until(stage, event.at);
+        match event.kind {
+            Kind::RestartRedis => {
+                let mut redis = lock(&stage.redis);
+                redis.kill();
+                std::thread::sleep(between(event, 0, 3000));
+                redis.start_again();
+                stage.injected(event.kind, "killed, and started on its file");
+            }
+            Kind::RollBackRedis => roll_back(stage),
+            Kind::PauseRedis => {
+                lock(&stage.redis).signal(Signal::STOP);
+                std::thread::sleep(LONGER_THAN_A_LEASE);
+                lock(&stage.redis).signal(Signal::CONT);
+                stage.injected(event.kind, "for longer than the lease");
+            }
+            Kind::FlushScripts => command(stage, event.kind, &["SCRIPT", "FLUSH"]),
+            Kind::KillClients => command(stage, event.kind, &["CLIENT", "KILL", "TYPE", "normal"]),
+            Kind::Maxmemory => maxmemory(stage),
+            Kind::RedisClock => {
+                let by = ["+3600", "-3600"][event.draw as usize % 2];
+                stage.set_redis_clock(by);
+                stage.injected(event.kind, &format!("Redis' clock is off by {by} s"));
+                std::thread::sleep(between(event, 2000, 5000));
+                stage.set_redis_clock("+0");
+            }
+            other => stage.violated(format!("{other:?} is no fault of Redis")),
+        }
+    }
+}
+
+fn command(stage: &Stage, kind: Kind, words: &[&str]) {
+    let done = stage.raw().map(|mut raw| {
+        let mut cmd = redis::cmd(words[0]);
+        for word in &words[1..] {
+            cmd.arg(*word);
+        }
+        // A connection that kills itself gets no answer.
+        let result: redis::RedisResult<redis::Value> = cmd.query(&mut raw);
+        result.is_ok() || kind == Kind::KillClients
+    });
+    match done {
+        Some(true) => stage.injected(kind, &words.join(" ")),
+        _ => stage.violated(format!("Redis does not take {words:?}")),
+    }
+}
+
+/// Starts Redis again from a copy of its file that is two seconds old, with the workers alive.
+fn roll_back(stage: &Stage) {
+    let _no_pushing = lock(&stage.pushing);
+    let mut redis = lock(&stage.redis);
+    let copy = redis.snapshot();
+    std::thread::sleep(Duration::from_secs(2));
+    stage.epoch.fetch_add(1, Ordering::SeqCst);
+    redis.kill();
+    redis.restore(&copy);
+    redis.start_again();
+    stage.epoch.fetch_add(1, Ordering::SeqCst);
+    lock(&stage.rollbacks).push(Instant::now());
+    stage.injected(Kind::RollBackRedis, "to two seconds ago");
+}
+
+/// Enqueue is refused, with nothing added; what the workers do goes on.
+fn maxmemory(stage: &Stage) {
+    let set = |bytes: &str| {
+        stage.raw().is_some_and(|mut raw| {
+            let mut cmd = redis::cmd("CONFIG");
+            cmd.arg("SET").arg("maxmemory").arg(bytes).query::<()>(&mut raw).is_ok()
+        })
+    };
+    if !set("1") {
+        stage.violated("maxmemory cannot be set".into());
+        return;
+    }
+    let link = stage.origin.url("never/enqueued.gif");
+    let refused =
+        finish(Producer::command_at(&stage.raw_url(), QUEUE, &["enqueue", &link]), b"", Duration::from_secs(60));
+    if refused.code != 1 || !refused.stderr.contains("out of memory") || !refused.stderr.contains("hint:") {
+        stage.violated(format!("an enqueue at maxmemory was not refused as it should be: {refused:?}"));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    set("0");
+    stage.injected(Kind::Maxmemory, "enqueue was refused");
+}
+
+pub(super) fn network(stage: &Stage, events: &[Event]) {
+    for event in events {
+        sleep_until(stage, event.at);
+        let n = event.draw as usize % (stage.hosts.len() + 1);
+        let (who, network) = match stage.hosts.get(n) {
+            Some(host) => (format!("host {n}"), &host.network),
+            None => ("the producer".to_owned(), &stage.producer_network),
+        };
+        let for_a_while = |what: Network, time: Duration| {
+            network.set(what);
+            std::thread::sleep(time);
+            network.set(Network::Good);
+            stage.injected(event.kind, &format!("{who}, {time:.1?}"));
+        };
+        match event.kind {
+            Kind::SlowNetwork => for_a_while(Network::Slow(Duration::from_millis(200)), between(event, 2000, 5000)),
+            // Some for longer than a lease, some for less.
+            Kind::StalledNetwork => for_a_while(Network::Stalled, between(event, 2000, 9000)),
+            Kind::HalfOpenNetwork => for_a_while(Network::HalfOpen, between(event, 2000, 9000)),
+            Kind::ResetNetwork => {
+                network.reset();
+                stage.injected(event.kind, &who);
+            }
+            Kind::CutReplies => {
+                for host in &stage.hosts {
+                    host.network.cut_replies(2);
+                }
+                stage.injected(event.kind, "two replies of each host");
+            }
+            other => stage.violated(format!("{other:?} is no fault of the network")),
+        }
+    }
+}
+
+pub(super) fn storage(stage: &Stage, events: &[Event]) {
+    for event in events {
+        sleep_until(stage, event.at);
+        let time = between(event, 1500, 4000);
+        let wait = || std::thread::sleep(time);
+        match event.kind {
+            Kind::DiskFull => stage.storage.full(wait),
+            Kind::ReadOnlyStorage => stage.storage.read_only(wait),
+            Kind::StorageGone => stage.storage.without(wait),
+            _ => slow_storage(stage, event, time),
+        }
+        if event.kind != Kind::SlowStorage {
+            stage.injected(event.kind, &format!("{time:.1?}"));
+        }
+    }
+}
+
+/// Every rename of one worker takes a fifth of a second longer.
+fn slow_storage(stage: &Stage, event: &Event, time: Duration) {
+    let n = event.draw as usize % stage.hosts.len();
+    let pid = loop {
+        if let Some(pid) = stage.hosts[n].with_worker(|worker| worker.pid()) {
+            break pid;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let tracer = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=/^rename"])
+        .args(["-e", "inject=/^rename:delay_enter=200000", "-p", &pid.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut tracer) = tracer else {
+        stage.violated("strace cannot be started".into());
+        return;
+    };
+    std::thread::sleep(time);
+    // Asked politely it lets go of the worker.
+    let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&tracer), Signal::TERM);
+    let _ = tracer.wait();
+    stage.injected(event.kind, &format!("host {n}, {time:.1?}"));
+}

@@ -1,0 +1,174 @@
+//! Chaos: real Redis, real workers, a real origin, and a seeded schedule of faults; what must be true is checked all along
+//! and at the end. `scripts/chaos.sh` runs it, docs/reliability.md says what it means.
+
+mod enqueuer;
+mod lanes;
+mod observer;
+pub mod recovery;
+pub mod schedule;
+mod stage;
+mod verdict;
+
+pub use stage::{clock_environment, clocks_can_be_set};
+
+use observer::Looks;
+use schedule::{Amounts, Kind, Lane, wanted};
+use stage::Stage;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Decides everything that is decided by chance.
+    pub seed: u64,
+    /// Links enqueued.
+    pub jobs: u64,
+    /// Worker processes at once.
+    pub workers: usize,
+    /// The faults.
+    pub amounts: Amounts,
+    /// Whether each fault is told as it happens.
+    pub is_loud: bool,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For people.
+    pub report: String,
+    /// What must not be; empty after a good run.
+    pub violations: Vec<String>,
+}
+
+/// Links of one list: ten chunks, so that there is a middle.
+const LIST_LINKS: u64 = 10_000;
+
+/// Runs a plan to its end.
+///
+/// # Panics
+/// When the stage cannot be set up: no `redis-server`, no right to mount.
+pub fn run(plan: &Plan) -> Outcome {
+    let amounts = &plan.amounts;
+    let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x6c69_6e6b_7300);
+    // Twice what is stored at most: a worker's unfinished objects come on top.
+    let bytes = plan.jobs * 2 * 8192 + (64 << 20);
+    let stage = Stage::set_up(plan.workers, bytes, &amounts.without, plan.is_loud);
+    let mut schedule = schedule::schedule(plan.seed, amounts);
+    let mut lane = |lane: Lane| schedule.remove(&lane).unwrap_or_default();
+    let (workers, frozen, jobs, producer, redis, network, storage) = (
+        lane(Lane::Workers),
+        lane(Lane::Frozen),
+        lane(Lane::Jobs),
+        lane(Lane::Producer),
+        lane(Lane::Redis),
+        lane(Lane::Network),
+        lane(Lane::Storage),
+    );
+    let ms_max = longest_answer_ms(plan);
+    let links: Vec<String> = (0..plan.jobs)
+        .map(|n| {
+            let (ms, bytes) = (random.u64(..ms_max), 200 + random.u64(..7800));
+            stage.origin.url(&format!("after/{ms}/{n}/{bytes}.gif"))
+        })
+        .collect();
+    let lists = write_lists(&stage, &links, plan.jobs);
+    let (mut place_looks, mut file_looks) = (Looks::default(), Looks::default());
+    let stage = &stage;
+    let drained_after = std::thread::scope(|scope| {
+        scope.spawn(|| stage.keep_workers());
+        scope.spawn(|| lanes::poison(stage));
+        scope.spawn(|| observer::places(stage, &mut place_looks));
+        scope.spawn(|| observer::files(stage, &mut file_looks));
+        let faults = [
+            scope.spawn(|| lanes::workers(stage, &workers)),
+            scope.spawn(|| lanes::frozen(stage, &frozen)),
+            scope.spawn(|| lanes::jobs(stage, &jobs)),
+            scope.spawn(|| lanes::redis(stage, &redis)),
+            scope.spawn(|| lanes::network(stage, &network)),
+            scope.spawn(|| lanes::storage(stage, &storage)),
+            scope.spawn(|| enqueuer::enqueue(stage, lists, &producer, amounts.duration)),
+        ];
+        for fault in faults {
+            if fault.join().is_err() {
+                stage.violated("a lane of the chaos panicked".into());
+            }
+        }
+        stage.say("no more faults");
+        let last_fault = stage.started.elapsed();
+        verdict::until_drained(stage);
+        stage.is_over.store(true, Ordering::Relaxed);
+        stage.started.elapsed().saturating_sub(last_fault)
+    });
+    let figures = verdict::judge(stage, &links.iter().cloned().collect::<BTreeSet<_>>());
+    for kind in Kind::ALL {
+        let (times, wanted) = (stage.times(kind), wanted(amounts, kind));
+        if times < wanted {
+            stage.violated(format!("{} was injected {times} times, not {wanted}", kind.name()));
+        }
+    }
+    let mut report = String::new();
+    let mut line = |text: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(report, "{text}");
+    };
+    line(format!("seed {}: {} jobs, {} workers", plan.seed, plan.jobs, plan.workers));
+    line(format!("  took {:.0?}, of which {drained_after:.1?} after the last fault", stage.started.elapsed()));
+    let faults: Vec<String> = Kind::ALL
+        .into_iter()
+        .filter(|kind| stage.times(*kind) > 0)
+        .map(|kind| format!("{} {}", stage.times(kind), kind.name()))
+        .collect();
+    line(format!("  faults: {}", faults.join(", ")));
+    if !amounts.without.is_empty() {
+        let names: Vec<&str> = amounts.without.iter().map(|kind| kind.name()).collect();
+        line(format!("  NOT INJECTED: {}", names.join(", ")));
+    }
+    let stat = |name: &str| figures.stats.get(name).copied().unwrap_or(0);
+    line(format!(
+        "  results {}: stored {} ({} found there again), poison called dead {}, innocent called dead {}",
+        figures.results, figures.stored, figures.existed, figures.poisoned, figures.innocent
+    ));
+    line(format!(
+        "  jobs taken back from dead workers {}, given back {}, retried {}",
+        stat("recovered"),
+        stat("released"),
+        stat("retried")
+    ));
+    let cut: u64 = stage.hosts.iter().map(|host| host.network.replies_cut()).sum();
+    line(format!(
+        "  looked {} times at the places of all jobs, at {} files while it went on; {cut} replies were cut",
+        place_looks.places, file_looks.files
+    ));
+    let violations = stage.violations();
+    line(if violations.is_empty() {
+        "  0 lost, 0 doubled, 0 torn".to_owned()
+    } else {
+        format!("  {} VIOLATIONS", violations.len())
+    });
+    Outcome { report, violations }
+}
+
+/// Answers take so long that the workers are busy nearly all the time: with all slots taken they do a fifth more than is
+/// enqueued. A fault that meets an empty queue proves nothing.
+fn longest_answer_ms(plan: &Plan) -> u64 {
+    let slots = plan.workers as f64 * stage::CONCURRENCY as f64;
+    let mean_ms = slots * plan.amounts.duration.as_millis() as f64 / (1.2 * plan.jobs as f64);
+    (2.0 * mean_ms).clamp(1.0, 5000.0) as u64
+}
+
+fn write_lists(stage: &Stage, links: &[String], jobs: u64) -> Vec<PathBuf> {
+    // At least eight lists, so that each fault of the producer finds one.
+    let size = LIST_LINKS.min((jobs / 8).max(1)) as usize;
+    links
+        .chunks(size)
+        .enumerate()
+        .map(|(n, links)| {
+            let path = stage.folder.path().join(format!("list-{n}.txt"));
+            std::fs::write(&path, links.join("\n")).expect("a list");
+            path
+        })
+        .collect()
+}
