@@ -11,6 +11,7 @@ mod faults;
 mod first_run;
 mod hand_pushed;
 mod idling;
+mod model;
 mod outcomes;
 mod readers;
 mod redis_away;
