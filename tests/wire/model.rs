@@ -9,7 +9,7 @@ use common::job::{BatchId, Job, JobId};
 use common::media::MediaType;
 use common::outcome::{Failure, Outcome, Rejection};
 use common::queue::{
-    Chunk, Claim, ClaimedJob, DeadAction, LEASE, LeaseField, Queue, Reconciled, Settlement, WorkerName,
+    Chunk, Claim, ClaimedJob, DeadAction, LEASE, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WorkerName,
 };
 use common::report::{Report, StoredObject};
 use harness::{RawQueue, Redis};
@@ -607,6 +607,7 @@ struct Bench {
     model: Model,
     lives: Vec<Vec<Life>>,
     chunks: Vec<Vec<Chunk>>,
+    open: Vec<OpenBatch>,
     random_afterwards: u64,
 }
 
@@ -656,11 +657,24 @@ fn made_up_field() -> LeaseField {
         let mut bench = Bench::new();
         let worker = bench.lives[0][0].name.clone();
         bench.raw.push(&link(0));
-        let claim = bench.runtime.block_on(bench.queue.claim(&worker, 1_000_000, 1)).unwrap();
+        let claim = bench.runtime.block_on(bench.queue.claim(&worker, 1_000_000, 1, None)).unwrap();
         let Claim::Jobs { jobs, .. } = claim else { panic!("{claim:?}") };
         jobs[0].field.clone()
     };
     FIELD.get_or_init(make).clone()
+}
+
+/// Batches as their enqueuers hold them that were opened in another queue: in this one they are not there.
+fn open_elsewhere() -> Vec<OpenBatch> {
+    static OPEN: OnceLock<Vec<OpenBatch>> = OnceLock::new();
+    let open = || {
+        let raw = RawQueue::shared();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let queue = Queue::new(&raw.url, &raw.name).unwrap();
+        let open = |n| runtime.block_on(queue.open_batch(batch_id(n), "test", None)).unwrap();
+        (0..BATCHES).map(open).collect()
+    };
+    OPEN.get_or_init(open).clone()
 }
 
 fn report(job: Job, outcome: Outcome) -> Settlement {
@@ -721,6 +735,7 @@ impl Bench {
             model: Model::default(),
             lives: (0..WORKERS).map(|_| Vec::new()).collect(),
             chunks: vec![Vec::new(); BATCHES],
+            open: open_elsewhere(),
             random_afterwards,
         };
         for slot in 0..WORKERS {
@@ -746,7 +761,12 @@ impl Bench {
     fn apply(&mut self, op: &Op) -> Checked {
         match op {
             Op::Open(batch) => {
-                self.call(self.queue.open_batch(batch_id(*batch), "test"))?;
+                let answer = self.runtime.block_on(self.queue.open_batch(batch_id(*batch), "test", None));
+                match answer {
+                    Ok(open) if !self.model.state.batches.contains_key(batch) => self.open[*batch] = open,
+                    Err(QueueError::BatchTaken(_)) if self.model.state.batches.contains_key(batch) => {}
+                    other => return Err(TestCaseError::fail(format!("opened: {other:?}"))),
+                }
                 self.model.state.batches.entry(*batch).or_default();
                 self.model.chunks.entry(*batch).or_default();
                 self.look()
@@ -778,7 +798,8 @@ impl Bench {
                 self.look()
             }
             Op::Seal(batch) => {
-                let answer = self.runtime.block_on(self.queue.seal_batch(batch_id(*batch)));
+                let answer =
+                    self.runtime.block_on(self.queue.seal_batch(&self.open[*batch], self.chunks[*batch].len() as u64));
                 match self.model.state.batches.get_mut(batch) {
                     Some(counters) => drop(counters.insert("sealed".into(), 1)),
                     None => prop_assert!(matches!(answer, Err(QueueError::NoSuchBatch(_))), "sealed: {answer:?}"),
@@ -884,7 +905,7 @@ impl Bench {
 
     fn push(&mut self, batch: usize, chunk: &Chunk) -> Checked {
         let expected = self.model.push(batch, chunk);
-        let answer = match self.runtime.block_on(self.queue.push(batch_id(batch), chunk)) {
+        let answer = match self.runtime.block_on(self.queue.push(&self.open[batch], chunk)) {
             Ok(pushed) => Ok((pushed.enqueued, pushed.duplicates)),
             Err(QueueError::NoSuchBatch(_)) => Err(Refused::NoSuchBatch),
             Err(QueueError::RolledBack { lost, .. }) => Err(Refused::Gap(lost)),
@@ -923,18 +944,10 @@ impl Bench {
                 self.claim(slot, at, number, 5).map(drop)
             }
             Deed::Settle { choices, strangers } => {
-                // A job that runs alone is given back only by a worker that leaves: its mark goes with the worker's name.
-                let runs_alone = self.model.state.alone.get(&label).copied();
-                let may_be =
-                    |job: &ClaimedJob, choice| !(choice == Choice::Release && runs_alone == Some(job.field.order()));
                 let own = life.holds.clone().into_iter().zip(choices.iter().copied());
-                let own = own.filter(|(job, choice)| may_be(job, *choice));
                 let mut settlements: Vec<_> = own.filter_map(|(job, choice)| settlement(&job, choice)).collect();
                 if *strangers {
-                    // A release acts at the end of its call, so a worker never names one twice in a call.
-                    let is_release = |settlement: &Settlement| matches!(settlement, Settlement::Release);
-                    let twice = settlements.iter().filter(|(_, settlement)| !is_release(settlement)).cloned();
-                    let twice: Vec<_> = twice.collect();
+                    let twice = settlements.clone();
                     settlements.extend(twice);
                     settlements.splice(0..0, self.strangers(slot, at));
                 }
@@ -975,7 +988,7 @@ impl Bench {
         let (name, label) = (self.lives[slot][at].name.clone(), self.lives[slot][at].label.clone());
         let before = self.model.now;
         let expected = self.model.claim(&label, number, max);
-        let answer = self.call(self.queue.claim(&name, number, max))?;
+        let answer = self.call(self.queue.claim(&name, number, max, None))?;
         self.look()?;
         let (claimed, jobs, next_due) = match answer {
             Claim::Jobs { jobs, next_due } => {
@@ -985,6 +998,7 @@ impl Bench {
             Claim::Paused => (Claimed::Paused, Vec::new(), None),
             Claim::Stale => (Claimed::Stale, Vec::new(), None),
             Claim::Reaped => (Claimed::Reaped, Vec::new(), None),
+            Claim::Full => return Err(TestCaseError::fail("full without a bound")),
         };
         same("a claim's answer", &expected, &claimed)?;
         let held = self.model.held_by(&label);
@@ -1009,7 +1023,7 @@ impl Bench {
         life.held.append(&mut life.holds);
     }
 
-    /// Adopts what Redis has, drops what it has not. The answer does not tell of crashes.
+    /// Adopts what Redis has, drops what it has not.
     fn reconcile(&mut self, slot: usize, at: usize) -> Checked {
         let life = &mut self.lives[slot][at];
         life.number += 1;
@@ -1027,14 +1041,13 @@ impl Bench {
         let payload = |job: &ClaimedJob| String::from_utf8(job.payload.clone()).unwrap();
         let found = jobs.iter().map(|job| (job.field.order(), payload(job))).collect();
         same("what Redis holds for it", expected, Some(found))?;
-        let life = &mut self.lives[slot][at];
-        jobs.sort_by_key(|job| job.field.order());
-        for job in &mut jobs {
-            if let Some(known) = life.holds.iter().find(|known| known.field == job.field) {
-                *job = known.clone();
-            }
+        for job in &jobs {
+            let id = job_of(&payload(job)).id.to_string();
+            let crashes = self.model.state.crashes.get(&id).copied().unwrap_or(0);
+            same("crashes of a job that it holds", crashes, job.crashes.into())?;
         }
-        life.holds = jobs;
+        jobs.sort_by_key(|job| job.field.order());
+        self.lives[slot][at].holds = jobs;
         Ok(())
     }
 
@@ -1294,7 +1307,7 @@ impl Drop for Bench {
 
 /// What of a hash is a counter, or a mark that something happened.
 fn counters(facts: BTreeMap<String, String>) -> Counters {
-    let is_other = |name: &str| matches!(name, "started" | "seen" | "source") || name.starts_with("chunk");
+    let is_other = |name: &str| matches!(name, "started" | "seen" | "source" | "enqueuer") || name.starts_with("chunk");
     let facts = facts.into_iter().filter(|(name, _)| !is_other(name));
     let number = |(name, value): (String, String)| {
         let is_time = matches!(name.as_str(), "sealed" | "finished");

@@ -102,11 +102,13 @@ impl Queue {
     /// time: [`Queue::take_over`] finds the batch by it.
     ///
     /// # Errors
-    /// As every call.
+    /// [`QueueError::BatchTaken`] when there is one of that id, or as every call.
     pub async fn open_batch(&self, id: BatchId, source: &str, command: Option<&str>) -> Result<OpenBatch, QueueError> {
         let batch = OpenBatch { id, enqueuer: new_enqueuer() };
-        self.open_or_take(&batch, "", source, command.unwrap_or_default()).await?;
-        Ok(batch)
+        match self.open_or_take(&batch, "", source, command.unwrap_or_default()).await? {
+            Some(_) => Ok(batch),
+            None => Err(QueueError::BatchTaken(id.to_string())),
+        }
     }
 
     /// Finds a batch that the same command began and did not complete, and whose enqueuer is gone: its process on this

@@ -12,8 +12,9 @@ if ARGV[3] == '' then
       'stored', 0, 'rejected', 0, 'failed', 0, 'bytes', 0)
     if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'command', ARGV[5]) end
     redis.call('ZADD', KEYS[2], now, ARGV[1])
+    return {'ok', 0, 0}
   end
-  return {'ok', 0, 0}
+  return {redis.call('HGET', KEYS[1], 'enqueuer') == ARGV[2] and 'ok' or 'taken', 0, 0}
 end
 local state = redis.call('HMGET', KEYS[1], 'enqueuer', 'sealed', 'chunk', 'enqueued', 'duplicates')
 -- The name itself: the answer to an earlier call was lost.

@@ -8,11 +8,12 @@
 if redis.call('EXISTS', KEYS[2]) == 0 then return {'missing', 0, 0} end
 local number = tonumber(ARGV[2])
 local state = redis.call('HMGET', KEYS[2], 'chunk', 'chunk_enqueued', 'chunk_duplicates', 'enqueuer', 'sealed')
-if state[4] ~= ARGV[1] or state[5] then return {'taken', 0, 0} end
+if state[4] ~= ARGV[1] then return {'taken', 0, 0} end
 local last = tonumber(state[1]) or 0
 if number == last then return {'again', tonumber(state[2]), tonumber(state[3])} end
 if number < last then return {'again', 0, 0} end
 if number > last + 1 then return {'gap', last + 1, 0} end
+if state[5] then return {'taken', 0, 0} end
 
 local payloads, duplicates = {}, 0
 for i = 4, #ARGV, 2 do

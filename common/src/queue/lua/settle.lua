@@ -13,23 +13,27 @@
 -- somebody made `results` a string; then the job is still in flight and its result comes again.
 local now = now_ms()
 local crashes_known = redis.call('EXISTS', KEYS[7]) == 1
-local reply, released, counts, touched = {}, {}, {}, {}
+local reply, released, is_released, counts, touched = {}, {}, {}, {}, {}
 
 local function count(key, field, by)
   counts[key] = counts[key] or {}
   counts[key][field] = (counts[key][field] or 0) + by
 end
 
+local function runs_no_more(field)
+  if crashes_known and redis.call('HGET', KEYS[8], 'alone') == field then redis.call('HDEL', KEYS[8], 'alone') end
+end
+
 local function forget_crashes(field, payload)
-  if not crashes_known then return end
-  redis.call('HDEL', KEYS[7], crash_key(payload))
-  if redis.call('HGET', KEYS[8], 'alone') == field then redis.call('HDEL', KEYS[8], 'alone') end
+  if crashes_known then redis.call('HDEL', KEYS[7], crash_key(payload)) end
+  runs_no_more(field)
 end
 
 local i = 1
 while i <= #ARGV do
   local action, field = ARGV[i], ARGV[i + 1]
-  local payload = redis.call('HGET', KEYS[1], field)
+  -- A field that is given back leaves at the end of this call, and is gone for the rest of it.
+  local payload = not is_released[field] and redis.call('HGET', KEYS[1], field)
   reply[#reply + 1] = payload and 1 or 0
   if action == 'report' then
     local outcome, reason, bytes, n = ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7]), tonumber(ARGV[i + 8])
@@ -66,7 +70,11 @@ while i <= #ARGV do
     end
     i = i + 4
   else
-    if payload then released[#released + 1] = {field, payload} end
+    if payload then
+      released[#released + 1] = {field, payload}
+      is_released[field] = true
+      runs_no_more(field)
+    end
     i = i + 2
   end
 end
