@@ -1,0 +1,82 @@
+//! Wrong clocks: that of Redis and those of the workers, set back and forth while they work.
+
+use harness::chaos::clock_environment;
+use harness::{Origin, RawQueue, Redis, Worker, until};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(40);
+
+fn set(clock: &Path, by: &str) {
+    std::fs::write(clock, format!("{by}\n")).unwrap();
+}
+
+fn now_of(queue: &mut RawQueue) -> u64 {
+    let (seconds, _): (u64, u64) = queue.run(&["TIME"]);
+    seconds
+}
+
+#[test]
+fn a_redis_whose_clock_jumps_makes_nobody_dead_and_keeps_nothing_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    set(&clock, "+0");
+    let redis = Redis::private_with_environment(&[], clock_environment(&clock));
+    let mut queue = RawQueue::on(&redis);
+    let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
+    origin.hold();
+    let _workers = [1, 2].map(|_| Worker::start(&queue, storage.path(), &["--concurrency", "8", "--retry-delay", "8s"]));
+    let names = queue.until_workers(2);
+    for n in 0..16 {
+        queue.push(&origin.url(&format!("{n}/2000.gif")));
+    }
+    until("downloads are going on", SOON, || (queue.in_flight_len() == 16).then_some(()));
+    for by in ["+3600", "+0", "-3600", "+0"] {
+        let before = now_of(&mut queue);
+        set(&clock, by);
+        until("the clock has jumped", SOON, || (now_of(&mut queue).abs_diff(before) > 3000).then_some(()));
+        // A heartbeat of each has met the new time.
+        let met = Instant::now() + Duration::from_secs(4);
+        until("everybody has met it", SOON, || (Instant::now() > met).then_some(()));
+        assert_eq!(queue.workers(), names, "somebody was taken for dead when the clock went to {by} s");
+    }
+    origin.let_go();
+    queue.until_results(16, SOON);
+    assert_eq!(queue.hash("stats").get("recovered"), None, "a job was taken from a worker that lives");
+
+    // A job that is to wait for seconds, by a clock that is then set back an hour.
+    let before = now_of(&mut queue);
+    set(&clock, "+3600");
+    until("the clock is ahead", SOON, || (now_of(&mut queue) > before + 3000).then_some(()));
+    queue.push(&origin.url("flaky/1/a"));
+    until("it waits", SOON, || (queue.run::<u64>(&["ZCARD", "@delayed"]) == 1).then_some(()));
+    set(&clock, "+0");
+    let results = queue.until_results(17, SOON);
+    assert!(results.iter().all(|result| result["outcome"] == "stored"));
+}
+
+#[test]
+fn workers_whose_clocks_are_wrong_work_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    set(&clock, "-86400");
+    let mut queue = RawQueue::shared();
+    let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
+    let mut command = Worker::command(&queue, storage.path());
+    let _wrong = Worker::of(command.envs(clock_environment(&clock)).spawn().unwrap());
+    let _right = Worker::start(&queue, storage.path(), &[]);
+    let names = queue.until_workers(2);
+    for (round, by) in ["+86400", "-3600", "+0"].into_iter().enumerate() {
+        set(&clock, by);
+        for n in 0..30 {
+            queue.push(&origin.url(&format!("{round}{n}/2000.gif")));
+        }
+        let results = queue.until_results(30 * (round + 1), SOON);
+        assert!(results.iter().all(|result| result["outcome"] == "stored" && result["attempts"] == "1"));
+    }
+    let results = queue.results();
+    for name in &names {
+        assert!(results.iter().any(|result| result["worker"] == *name), "{name} did nothing");
+    }
+    assert_eq!(queue.workers(), names);
+}

@@ -1,0 +1,205 @@
+//! A storage that is full, read-only, gone, or slow: workers claim nothing meanwhile, and no job pays for it.
+//!
+//! Mounts are made in the mount namespace that the whole binary runs in.
+
+use harness::files::objects;
+use harness::{Origin, Producer, RawQueue, Worker, until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn run(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A file system of its own, seen by the worker through a bind mount that can be taken away.
+struct Storage {
+    _folder: tempfile::TempDir,
+    real: PathBuf,
+    seen: PathBuf,
+}
+
+impl Storage {
+    fn of_size(size: &str) -> Storage {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, seen) = (folder.path().join("real"), folder.path().join("seen"));
+        std::fs::create_dir(&real).unwrap();
+        std::fs::create_dir(&seen).unwrap();
+        run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", text(&real)]);
+        let storage = Storage { _folder: folder, real, seen };
+        storage.bind();
+        storage
+    }
+
+    fn bind(&self) {
+        run(&["mount", "--bind", text(&self.real), text(&self.seen)]);
+    }
+
+    fn unbind(&self) {
+        run(&["umount", "-l", text(&self.seen)]);
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        for path in [&self.seen, &self.real] {
+            let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+struct Scene {
+    queue: RawQueue,
+    origin: Origin,
+    storage: Storage,
+    worker: Worker,
+}
+
+impl Scene {
+    /// A worker that has stored one object.
+    fn new(size: &str, arguments: &[&str]) -> Scene {
+        let mut queue = RawQueue::shared();
+        let (origin, storage) = (Origin::start(), Storage::of_size(size));
+        let worker = Worker::start(&queue, &storage.seen, arguments);
+        queue.push(&origin.url("999/5000.gif"));
+        queue.until_results(1, SOON);
+        Scene { queue, origin, storage, worker }
+    }
+
+    fn push(&mut self, jobs: u64, bytes: u64) {
+        for n in 0..jobs {
+            self.queue.push(&self.origin.url(&format!("{n}/{bytes}.gif")));
+        }
+    }
+
+    fn until_it_waits(&self, why: &str) {
+        until("it says that the storage cannot be used", SOON, || {
+            let told = Producer::run(&self.queue, &["workers"]).stdout;
+            (told.contains("the storage cannot be used") && told.contains(why)).then_some(())
+        });
+    }
+
+    /// Everything is stored in its first attempt, and lies where it should.
+    fn all_stored(&mut self, results: usize) {
+        let found = self.queue.until_results(results, Duration::from_secs(60));
+        assert!(found.iter().all(|r| r["outcome"] == "stored" && r["attempts"] == "1"), "{found:?}");
+        assert_eq!(found.len(), results);
+        let there = objects(&self.storage.real);
+        assert_eq!(there.len(), results);
+        assert!(found.iter().all(|result| there[&result["key"]] == result["sha256"]));
+        until("nothing is left", SOON, || {
+            (self.queue.ready_len() + self.queue.in_flight_len() == 0).then_some(())
+        });
+        until("it does not wait any more", SOON, || {
+            let told = Producer::run(&self.queue, &["workers"]).stdout;
+            (!told.contains("cannot be used")).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_stops_claiming_and_costs_no_job_an_attempt() {
+    let mut scene = Scene::new("8m", &[]);
+    scene.push(40, 500_000);
+    scene.until_it_waits("No space left");
+    assert!(scene.queue.results_len() < 41);
+    run(&["mount", "-o", "remount,size=64m", text(&scene.storage.real)]);
+    scene.all_stored(41);
+}
+
+#[test]
+fn a_read_only_storage_stops_claiming_until_it_can_be_written_to() {
+    let mut scene = Scene::new("64m", &[]);
+    run(&["mount", "-o", "remount,bind,ro", text(&scene.storage.seen)]);
+    scene.push(50, 5000);
+    scene.until_it_waits("Read-only");
+    assert_eq!(scene.queue.results_len(), 1);
+    run(&["mount", "-o", "remount,bind,rw", text(&scene.storage.seen)]);
+    scene.all_stored(51);
+}
+
+#[test]
+fn a_storage_that_disappears_and_returns_has_everything_in_the_end() {
+    let mut scene = Scene::new("64m", &[]);
+    scene.storage.unbind();
+    scene.push(50, 5000);
+    scene.until_it_waits("another");
+    assert_eq!(scene.queue.results_len(), 1);
+    let astray = objects(&scene.storage.seen);
+    assert!(astray.is_empty(), "stored in the folder that the mount had left: {astray:?}");
+    scene.storage.bind();
+    scene.all_stored(51);
+}
+
+#[test]
+fn one_worker_s_broken_storage_leaves_the_jobs_to_the_others() {
+    let mut scene = Scene::new("64m", &[]);
+    run(&["mount", "-o", "remount,bind,ro", text(&scene.storage.seen)]);
+    let healthy = Worker::start(&scene.queue, &scene.storage.real, &[]);
+    scene.queue.until_workers(2);
+    scene.push(50, 5000);
+    let found = scene.queue.until_results(51, SOON);
+    assert!(found.iter().all(|r| r["outcome"] == "stored" && r["attempts"] == "1"), "{found:?}");
+    drop(healthy);
+}
+
+/// Delays every rename of a process until this is dropped.
+struct Delay(std::process::Child);
+
+impl Delay {
+    fn renames(worker: &Worker, by_ms: u64) -> Delay {
+        let inject = format!("inject=/^rename:delay_enter={}", by_ms * 1000);
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=/^rename", "-e", &inject])
+            .args(["-p", &worker.pid().to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let status = format!("/proc/{}/status", worker.pid());
+        until("it is traced", SOON, || {
+            let traced = std::fs::read_to_string(&status).unwrap().lines().any(|line| {
+                line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0")
+            });
+            traced.then_some(())
+        });
+        Delay(child)
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        // Asked politely it lets go of the worker.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_slow_storage_makes_things_slow_and_nothing_else() {
+    let mut scene = Scene::new("64m", &[]);
+    let delay = Delay::renames(&scene.worker, 100);
+    scene.push(50, 5000);
+    scene.all_stored(51);
+    drop(delay);
+}
+
+#[test]
+fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
+    let mut scene = Scene::new("64m", &["--total-timeout", "15s", "--concurrency", "8"]);
+    let delay = Delay::renames(&scene.worker, 20_000);
+    scene.push(20, 5000);
+    scene.until_it_waits("does not answer");
+    // Longer than a job may take.
+    let later = std::time::Instant::now() + Duration::from_secs(8);
+    until("a while", SOON, || (std::time::Instant::now() > later).then_some(()));
+    drop(delay);
+    scene.all_stored(21);
+}
