@@ -50,11 +50,19 @@ pub fn gif(n: u64, bytes: usize) -> Vec<u8> {
 }
 
 impl Origin {
-    /// Starts one on a free port.
+    /// Starts one on a free port of this machine.
     ///
     /// # Panics
     /// When no port can be had.
     pub fn start() -> Origin {
+        Origin::start_on("127.0.0.1:0")
+    }
+
+    /// Starts one on an address; port 0 is a free one.
+    ///
+    /// # Panics
+    /// When the address cannot be had.
+    pub fn start_on(address: &str) -> Origin {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let shared = Arc::new(Shared {
@@ -63,7 +71,7 @@ impl Origin {
             poisoned: Mutex::default(),
         });
         let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&shared));
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         runtime.spawn(async move { axum::serve(listener, router).await });
         Origin { address, shared, runtime: Some(runtime) }

@@ -95,6 +95,24 @@ impl Worker {
         self.child.try_wait().expect("can be waited for")
     }
 
+    /// Starts a worker by way of another program that turns into it, as `ip netns exec NAME` does: the process is the
+    /// worker's own, to be signalled and killed like any other.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_through(way: &[&str], queue: &RawQueue, storage: &Path, arguments: &[&str]) -> Worker {
+        let worker = Worker::command(queue, storage);
+        let mut command = Command::new(way[0]);
+        command.args(&way[1..]).arg(worker.get_program()).args(arguments).stdin(Stdio::null());
+        for (name, value) in worker.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Worker { child: command.spawn().expect("the worker starts") }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
