@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up what the tests need, and runs them all: format, lints, the compose file where a Docker engine answers, then unit,
-# integration and end-to-end tests. The last lines are cargo's own.
+# Sets up what the tests need, and runs them all: format, lints, the compose file where a Docker engine answers, the tests that
+# need namespaces where these are allowed, then unit, integration and end-to-end tests. The last lines are cargo's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
@@ -12,7 +12,7 @@ command -v redis-server || command -v valkey-server
 step "format"
 cargo fmt --all -- --check
 step "lints"
-cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo clippy --workspace --all-targets --features tests/machines --locked -- -D warnings
 
 step "compose"
 not_run=()
@@ -20,6 +20,13 @@ if scripts/compose-test.sh --can-run; then
   scripts/compose-test.sh
 else
   not_run+=("scripts/compose-test.sh (the compose file): $(scripts/compose-test.sh --why-not)")
+fi
+
+step "machines"
+if scripts/machines-test.sh --can-run; then
+  scripts/machines-test.sh
+else
+  not_run+=("scripts/machines-test.sh (hosts cut off from each other): $(scripts/machines-test.sh --why-not)")
 fi
 
 step "tests"

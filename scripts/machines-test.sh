@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Runs the tests that need a machine's privileges (test binary `machines`), in namespaces of their own: no network, mount or
+# address that they make is ever seen outside.
+#   --can-run: ends with 0 if this machine can run them   --why-not: says why it cannot
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# Where ip is, on some systems, for root only.
+PATH="$PATH:/usr/sbin:/sbin"
+
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(--user --map-root-user)
+inside() { unshare "${as_root[@]}" --mount --net "$0" "$@"; }
+
+# The following two run inside.
+set_up() {
+  ip link set lo up
+  # For the names that `ip netns` gives. Over all of /run: to make a missing /run/netns would be seen outside, and no
+  # ordinary user may. The socket of a Docker engine is out of sight as well, whose containers cannot be reached from here.
+  mount -t tmpfs tmpfs /run
+  mkdir /run/netns
+}
+probe() {
+  set_up
+  ip netns add probe
+  ip link add name probe-net address 02:00:00:00:00:01 type bridge
+  ip link add name probe-link type veth peer name inner netns probe
+  ip link set probe-link master probe-net up
+  ip netns exec probe true
+}
+case "${1:-}" in
+  --probe-inside) probe; exit ;;
+  --run-inside)
+    set_up
+    shift
+    export IMGQ_TEST_INSIDE_NAMESPACES=1
+    exec cargo test --package tests --locked --features machines --test machines -- "$@" ;;
+esac
+
+ensure_ip() {
+  if ! command -v ip >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "ip is missing; installing iproute2" >&2
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2; } >&2 || true
+  fi
+}
+why_not() {
+  ensure_ip
+  command -v ip >/dev/null 2>&1 || { echo "there is no ip (iproute2)"; return; }
+  command -v unshare >/dev/null 2>&1 || { echo "there is no unshare (util-linux)"; return; }
+  local why
+  why=$(inside --probe-inside 2>&1) || echo "namespaces with networks and mounts are not allowed (${why##*$'\n'})"
+}
+case "${1:-}" in
+  --why-not) why_not; exit 0 ;;
+  --can-run) [ -z "$(why_not)" ]; exit ;;
+esac
+
+why=$(why_not)
+[ -z "$why" ] || { echo "error: the tests cannot run here: $why" >&2; exit 1; }
+scripts/ensure-redis.sh
+# All that is built is built out here, where there is a network; as the tests themselves build it.
+cargo build --package producer --package worker --package tests --bins --locked
+cargo test --package tests --locked --features machines --test machines --no-run
+inside --run-inside "$@"
