@@ -36,16 +36,12 @@ case "${1:-}" in
     exec cargo test --package tests --locked --features machines --test machines -- "$@" ;;
 esac
 
-ensure_ip() {
-  if ! command -v ip >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "ip is missing; installing iproute2" >&2
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2; } >&2 || true
-  fi
-}
 why_not() {
-  ensure_ip
+  scripts/ensure-fault-tools.sh
   command -v ip >/dev/null 2>&1 || { echo "there is no ip (iproute2)"; return; }
   command -v unshare >/dev/null 2>&1 || { echo "there is no unshare (util-linux)"; return; }
+  command -v strace >/dev/null 2>&1 || { echo "there is no strace"; return; }
+  command -v faketime >/dev/null 2>&1 || { echo "there is no libfaketime (faketime)"; return; }
   local why
   why=$(inside --probe-inside 2>&1) || echo "namespaces with networks and mounts are not allowed (${why##*$'\n'})"
 }

@@ -11,6 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What the script sets once it is inside.
 const INSIDE: &str = "IMGQ_TEST_INSIDE_NAMESPACES";
 
+/// Whether this runs in namespaces of its own, where nobody else sees its networks and mounts.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// One of the two networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Net {
@@ -50,7 +55,7 @@ impl Networks {
     /// When they cannot be made, or would be made on the machine itself.
     pub(crate) fn new() -> Networks {
         static NUMBER: AtomicUsize = AtomicUsize::new(1);
-        assert!(std::env::var_os(INSIDE).is_some(), "run this with scripts/machines-test.sh");
+        assert!(is_inside(), "run this with scripts/machines-test.sh");
         let networks = Networks { number: NUMBER.fetch_add(1, Ordering::Relaxed), hosts: Cell::new(0) };
         for net in Net::ALL {
             let bridge = networks.bridge(net);

@@ -25,6 +25,7 @@ struct Storage {
 
 impl Storage {
     fn of_size(size: &str) -> Storage {
+        assert!(crate::hosts::is_inside(), "this mounts: run it by scripts/machines-test.sh");
         let folder = tempfile::tempdir().unwrap();
         let (real, seen) = (folder.path().join("real"), folder.path().join("seen"));
         std::fs::create_dir(&real).unwrap();
@@ -95,9 +96,7 @@ impl Scene {
         let there = objects(&self.storage.real);
         assert_eq!(there.len(), results);
         assert!(found.iter().all(|result| there[&result["key"]] == result["sha256"]));
-        until("nothing is left", SOON, || {
-            (self.queue.ready_len() + self.queue.in_flight_len() == 0).then_some(())
-        });
+        until("nothing is left", SOON, || (self.queue.ready_len() + self.queue.in_flight_len() == 0).then_some(()));
         until("it does not wait any more", SOON, || {
             let told = Producer::run(&self.queue, &["workers"]).stdout;
             (!told.contains("cannot be used")).then_some(())
@@ -165,9 +164,10 @@ impl Delay {
             .unwrap();
         let status = format!("/proc/{}/status", worker.pid());
         until("it is traced", SOON, || {
-            let traced = std::fs::read_to_string(&status).unwrap().lines().any(|line| {
-                line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0")
-            });
+            let traced = std::fs::read_to_string(&status)
+                .unwrap()
+                .lines()
+                .any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"));
             traced.then_some(())
         });
         Delay(child)

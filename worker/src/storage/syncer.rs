@@ -67,7 +67,7 @@ fn sync_file_system(_root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Errors cannot be cloned, and a whole batch gets the same one.
-fn copy_of(error: &io::Error) -> io::Error {
+/// Errors cannot be cloned, and several are to hear of one.
+pub(super) fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error)
 }

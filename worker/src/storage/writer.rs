@@ -4,7 +4,7 @@
 //! throughput on small images. A thread that lives as long as the worker takes orders through a channel instead.
 
 use super::health::Health;
-use super::syncer::Waiting;
+use super::syncer::{Waiting, copy_of};
 use super::{Existing, Place, SyncPolicy, Written};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -79,7 +79,7 @@ fn carry_out(n: usize, order: Order, around: &Surroundings, open: &mut HashMap<u
     match order {
         Order::Append { number, temporary, chunks, permits, broken } => {
             let unfinished = open.entry(number).or_insert_with(|| Unfinished::create(temporary, &around.place));
-            let result = unfinished.as_mut().map_err(|error| io::Error::from(error.kind()));
+            let result = unfinished.as_mut().map_err(|error| copy_of(error));
             if let Err(error) = result.and_then(|unfinished| unfinished.append(&chunks)) {
                 broken.store(true, Ordering::Relaxed);
                 *unfinished = Err(error);
