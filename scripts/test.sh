@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, and runs them all: format, lints, the compose file where a Docker engine answers, the tests that
-# need namespaces where these are allowed, then unit, integration and end-to-end tests. The last lines are cargo's own.
+# need namespaces where these are allowed, unit tests, the chaos suite for two minutes, then the end-to-end tests. The last lines
+# are cargo's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
@@ -26,12 +27,21 @@ step "machines"
 if scripts/machines-test.sh --can-run; then
   scripts/machines-test.sh
 else
-  not_run+=("scripts/machines-test.sh (hosts cut off from each other): $(scripts/machines-test.sh --why-not)")
+  not_run+=("scripts/machines-test.sh (hosts, mounts and clocks of their own): $(scripts/machines-test.sh --why-not)")
 fi
 
 step "tests"
 cargo build --workspace --all-targets --locked
 cargo test --workspace --locked --lib --bins
+
+step "chaos"
+# Always the same schedule, so that a failure is a change's doing; scripts/chaos.sh alone draws a new one each time.
+chaos_report=$(mktemp)
+trap 'rm -f "$chaos_report"' EXIT
+IMGQ_CHAOS_PROFILE=debug scripts/chaos.sh --short --seed 1 | tee "$chaos_report"
+if grep -q "NOT INJECTED" "$chaos_report"; then
+  not_run+=("faults of the chaos suite that this machine cannot make: $(sed -n 's/.*NOT INJECTED: //p' "$chaos_report")")
+fi
 for what in "${not_run[@]}"; do printf '\nNOT RUN: %s\n' "$what"; done
 # Last, so that what cargo sums up last is what crosses a wire.
 cargo test --package tests --locked --test wire

@@ -150,15 +150,19 @@ fn one_worker_s_broken_storage_leaves_the_jobs_to_the_others() {
     drop(healthy);
 }
 
-/// Delays every rename of a process until this is dropped.
-struct Delay(std::process::Child);
+/// A tracer that holds on to a worker until this is dropped.
+struct Tracer(std::process::Child);
 
-impl Delay {
-    fn renames(worker: &Worker, by_ms: u64) -> Delay {
+impl Tracer {
+    fn that_delays_renames(worker: &Worker, by_ms: u64) -> Tracer {
         let inject = format!("inject=/^rename:delay_enter={}", by_ms * 1000);
+        Tracer::of(worker, Path::new("/dev/null"), &["-e", "trace=/^rename", "-e", &inject])
+    }
+
+    fn of(worker: &Worker, log: &Path, arguments: &[&str]) -> Tracer {
         let child = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=/^rename", "-e", &inject])
-            .args(["-p", &worker.pid().to_string()])
+            .args(["-f", "-qq", "-o", text(log), "-p", &worker.pid().to_string()])
+            .args(arguments)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -170,11 +174,11 @@ impl Delay {
                 .any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"));
             traced.then_some(())
         });
-        Delay(child)
+        Tracer(child)
     }
 }
 
-impl Drop for Delay {
+impl Drop for Tracer {
     fn drop(&mut self) {
         // Asked politely it lets go of the worker.
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
@@ -185,7 +189,7 @@ impl Drop for Delay {
 #[test]
 fn a_slow_storage_makes_things_slow_and_nothing_else() {
     let mut scene = Scene::new("64m", &[]);
-    let delay = Delay::renames(&scene.worker, 100);
+    let delay = Tracer::that_delays_renames(&scene.worker, 100);
     scene.push(50, 5000);
     scene.all_stored(51);
     drop(delay);
@@ -194,7 +198,7 @@ fn a_slow_storage_makes_things_slow_and_nothing_else() {
 #[test]
 fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
     let mut scene = Scene::new("64m", &["--total-timeout", "15s", "--concurrency", "8"]);
-    let delay = Delay::renames(&scene.worker, 20_000);
+    let delay = Tracer::that_delays_renames(&scene.worker, 20_000);
     scene.push(20, 5000);
     scene.until_it_waits("does not answer");
     // Longer than a job may take.
@@ -202,4 +206,41 @@ fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
     until("a while", SOON, || (std::time::Instant::now() > later).then_some(()));
     drop(delay);
     scene.all_stored(21);
+}
+
+/// What a worker with this setting does for objects, call by call, until they are reported.
+fn calls_for_objects(sync: &str, jobs: u64) -> Vec<String> {
+    let mut scene = Scene::new("64m", &["--sync", sync]);
+    let log = scene.storage.real.join(".calls");
+    let tracer = Tracer::of(&scene.worker, &log, &["-e", "trace=/^(f(data)?sync|syncfs|rename.*)$"]);
+    scene.origin.hold();
+    scene.push(jobs, 5000);
+    until("all are being downloaded", SOON, || (scene.queue.in_flight_len() == jobs as usize).then_some(()));
+    scene.origin.let_go();
+    scene.queue.until_results(jobs as usize + 1, SOON);
+    drop(tracer);
+    let log = std::fs::read_to_string(log).unwrap();
+    // "1234  rename(…": the thread, and the call.
+    let call = |line: &str| Some(line.split_whitespace().nth(1)?.split('(').next()?.to_owned());
+    // A rename into a folder that is not there yet fails once.
+    log.lines().filter(|line| !line.contains("resumed") && !line.contains("= -1")).filter_map(call).collect()
+}
+
+#[test]
+fn objects_are_made_durable_as_the_setting_says_before_they_are_reported() {
+    let count = |calls: &[String], name: &str| calls.iter().filter(|call| call.starts_with(name)).count();
+    let none = calls_for_objects("none", 8);
+    assert_eq!((count(&none, "rename"), none.len()), (8, 8), "{none:?}");
+
+    let file = calls_for_objects("file", 8);
+    assert_eq!(count(&file, "rename"), 8);
+    assert!(count(&file, "fsync") >= 16, "the data and the name of each: {file:?}");
+
+    let batch = calls_for_objects("batch", 8);
+    assert_eq!(count(&batch, "rename"), 8);
+    let syncs = count(&batch, "syncfs");
+    assert!(syncs >= 2 && syncs % 2 == 0 && count(&batch, "fsync") == 0, "{batch:?}");
+    let first = |name: &str| batch.iter().position(|call| call.starts_with(name)).unwrap();
+    let last = |name: &str| batch.iter().rposition(|call| call.starts_with(name)).unwrap();
+    assert!(first("syncfs") < first("rename") && last("rename") < last("syncfs"), "data, names: {batch:?}");
 }
