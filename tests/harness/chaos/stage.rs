@@ -236,6 +236,8 @@ pub(super) struct Storage {
     pub(super) real: PathBuf,
     /// Where the workers see them.
     pub(super) mounted: PathBuf,
+    /// Where a mount is prepared.
+    spare: PathBuf,
     is_mounted: bool,
     pub(super) is_there: Mutex<bool>,
 }
@@ -245,12 +247,19 @@ impl Storage {
         let real = folder.join("real");
         std::fs::create_dir(&real).expect("a folder");
         if !needs_mounts {
-            return Storage { mounted: real.clone(), real, is_mounted: false, is_there: Mutex::new(true) };
+            return Storage {
+                mounted: real.clone(),
+                spare: real.clone(),
+                real,
+                is_mounted: false,
+                is_there: Mutex::new(true),
+            };
         }
-        let mounted = folder.join("storage");
+        let (mounted, spare) = (folder.join("storage"), folder.join("spare"));
         std::fs::create_dir(&mounted).expect("a folder");
+        std::fs::create_dir(&spare).expect("a folder");
         run(&["mount", "-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs", &real.to_string_lossy()]);
-        let storage = Storage { real, mounted, is_mounted: true, is_there: Mutex::new(true) };
+        let storage = Storage { real, mounted, spare, is_mounted: true, is_there: Mutex::new(true) };
         storage.bind();
         storage
     }
@@ -273,13 +282,15 @@ impl Storage {
     }
 
     pub(super) fn read_only(&self, meanwhile: impl FnOnce()) {
-        // A mount with open files cannot be made read-only; a new one can.
+        // A mount with open files cannot be made read-only, so another one is, and then put in its place.
+        let [real, spare, mounted] = [&self.real, &self.spare, &self.mounted].map(|path| path.to_string_lossy());
+        run(&["mount", "--bind", &real, &spare]);
+        run(&["mount", "-o", "remount,bind,ro", &spare]);
         *lock(&self.is_there) = false;
         self.unbind();
-        self.bind();
-        run(&["mount", "-o", "remount,bind,ro", &self.mounted.to_string_lossy()]);
+        run(&["mount", "--move", &spare, &mounted]);
         meanwhile();
-        run(&["mount", "-o", "remount,bind,rw", &self.mounted.to_string_lossy()]);
+        run(&["mount", "-o", "remount,bind,rw", &mounted]);
         *lock(&self.is_there) = true;
     }
 
