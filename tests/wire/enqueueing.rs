@@ -137,17 +137,26 @@ fn a_killed_enqueue_leaves_a_batch_that_wait_explains() {
 
 #[test]
 fn ctrl_c_ends_an_enqueue_that_never_has_to_wait_for_its_list() {
-    let mut queue = RawQueue::shared();
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("many.txt");
     std::fs::write(&list, (0..1_000_000).map(|n| format!("https://x.org/{n}.jpg\n")).collect::<String>()).unwrap();
-    let mut child = Producer::command(&queue, &["enqueue", list.to_str().unwrap(), "--no-dedup"]).spawn().unwrap();
-    until("it has begun", SOON, || (queue.ready_len() > 0).then_some(()));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert!(queue.ready_len() < 1_000_000);
-    let batch = queue.run::<Vec<String>>(&["ZRANGE", "@batches", "0", "-1"]).remove(0);
-    assert!(queue.hash(&format!("batch:{batch}")).contains_key("sealed"), "complete with what was read");
-    queue.run::<i64>(&["DEL", "@ready"]);
+    for dedup in [true, false] {
+        let mut queue = RawQueue::shared();
+        let mut command = Producer::command(&queue, &["enqueue", list.to_str().unwrap()]);
+        let mut child = command.args((!dedup).then_some("--no-dedup")).spawn().unwrap();
+        until("it has begun", SOON, || (queue.ready_len() > 0).then_some(()));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        assert!(queue.ready_len() < 1_000_000);
+        let batch = queue.run::<Vec<String>>(&["ZRANGE", "@batches", "0", "-1"]).remove(0);
+        // Complete with what was read; without dedup it stays open for the same command, which could not tell otherwise
+        // what is in.
+        assert_eq!(queue.hash(&format!("batch:{batch}")).contains_key("sealed"), dedup);
+        let pattern = queue.key("dedup:*").replace('{', "\\{").replace('}', "\\}");
+        let mut all: Vec<String> = queue.run(&["KEYS", &pattern]);
+        all.push(queue.key("ready"));
+        let all: Vec<&str> = std::iter::once("UNLINK").chain(all.iter().map(String::as_str)).collect();
+        queue.run::<i64>(&all);
+    }
 }
