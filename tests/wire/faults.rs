@@ -136,6 +136,28 @@ fn resets_latency_and_killed_clients_cost_no_attempt() {
 }
 
 #[test]
+fn a_redis_that_is_away_for_longer_than_the_lease_makes_nobody_dead() {
+    let mut behind = Behind::a_proxy();
+    behind.origin.hold();
+    let urls = behind.push(60);
+    let _workers = [1, 2, 3, 4].map(|_| behind.worker(&["--concurrency", "8"]));
+    let names: BTreeSet<String> = behind.queue.until_workers(4).into_iter().collect();
+    until("downloads are going on", SOON, || (behind.origin.requests_in_all() >= 32).then_some(()));
+    behind.redis.kill();
+    let lease_and_more = std::time::Instant::now() + Duration::from_secs(8);
+    until("the lease is over", SOON, || (std::time::Instant::now() > lease_and_more).then_some(()));
+    // All leases are over. Whoever comes back first must not take the others for dead, who are a moment behind.
+    behind.redis.start_again();
+    behind.queue.reconnect(&behind.redis);
+    let everybody = std::time::Instant::now() + Duration::from_secs(3);
+    until("everybody is back", SOON, || (std::time::Instant::now() > everybody).then_some(()));
+    behind.origin.let_go();
+    behind.all_stored_once(&urls);
+    assert_eq!(behind.stat("recovered"), 0, "a job was taken from a worker that lives");
+    assert_eq!(behind.queue.workers().into_iter().collect::<BTreeSet<_>>(), names);
+}
+
+#[test]
 fn a_redis_that_stands_still_for_longer_than_the_lease_makes_nobody_dead() {
     let mut behind = Behind::a_proxy();
     behind.origin.hold();

@@ -131,9 +131,11 @@ pub(super) fn redis(stage: &Stage, events: &[Event]) {
             Kind::RestartRedis => {
                 let mut redis = lock(&stage.redis);
                 redis.kill();
-                std::thread::sleep(between(event, 0, 3000));
+                // Sometimes for longer than a lease.
+                let away = between(event, 0, 9000);
+                std::thread::sleep(away);
                 redis.start_again();
-                stage.injected(event.kind, "killed, and started on its file");
+                stage.injected(event.kind, &format!("killed, and started on its file after {away:.1?}"));
             }
             Kind::RollBackRedis => roll_back(stage),
             Kind::PauseRedis => {
