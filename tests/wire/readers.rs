@@ -94,17 +94,17 @@ fn at_the_bound_workers_pause_and_say_so_until_a_reader_has_taken_results() {
 fn results_are_kept_that_one_of_two_readers_has_not_taken() {
     let mut queue = RawQueue::shared();
     let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
-    // Another program, by the ordinary commands of Redis.
-    queue.run::<()>(&["XGROUP", "CREATE", "@results", "slow", "0", "MKSTREAM"]);
+    // Another program, by the ordinary commands of Redis; Redis lists it first.
+    queue.run::<()>(&["XGROUP", "CREATE", "@results", "a-slow-one", "0", "MKSTREAM"]);
     push(&mut queue, &origin, 0..30);
     let _worker = Worker::start(&queue, storage.path(), &["--results-max", "10"]);
     queue.until_results(10, SOON);
     assert_eq!(read(&queue, &["--reader", "fast"]).stdout.lines().count(), 10);
     // Three are given to the slow one, and it takes two.
     let given: redis::streams::StreamReadReply =
-        queue.run(&["XREADGROUP", "GROUP", "slow", "me", "COUNT", "3", "STREAMS", "@results", ">"]);
+        queue.run(&["XREADGROUP", "GROUP", "a-slow-one", "me", "COUNT", "3", "STREAMS", "@results", ">"]);
     let ids: Vec<String> = given.keys[0].ids.iter().map(|entry| entry.id.clone()).collect();
-    queue.run::<i64>(&["XACK", "@results", "slow", &ids[0], &ids[1]]);
+    queue.run::<i64>(&["XACK", "@results", "a-slow-one", &ids[0], &ids[1]]);
     until("two are trimmed, and two more come", SOON, || {
         (queue.hash("stats").get("stored").map(String::as_str) == Some("12")).then_some(())
     });
