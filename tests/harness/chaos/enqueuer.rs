@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A rollback by two seconds, and the time that it takes.
-const FORGOTTEN_MAX: Duration = Duration::from_secs(10);
+/// How long a fault of Redis may take that began with the last one of the schedule.
+const LAST_FAULT_MAX: Duration = Duration::from_secs(20);
 
 /// A list of links, and when its enqueue was last confirmed.
 struct List {
@@ -37,7 +37,7 @@ pub(super) fn enqueue(stage: &Stage, lists: Vec<PathBuf>, events: &[Event], dura
         enqueue_what_was_forgotten(stage, &mut done, &mut rollbacks_seen);
     }
     // The last rollback may still come.
-    while stage.started.elapsed() < duration + FORGOTTEN_MAX {
+    while stage.started.elapsed() < duration + LAST_FAULT_MAX {
         enqueue_what_was_forgotten(stage, &mut done, &mut rollbacks_seen);
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -48,7 +48,7 @@ pub(super) fn enqueue(stage: &Stage, lists: Vec<PathBuf>, events: &[Event], dura
 fn enqueue_what_was_forgotten(stage: &Stage, done: &mut [List], rollbacks_seen: &mut usize) {
     let rollbacks = lock(&stage.rollbacks).clone();
     for rollback in &rollbacks[*rollbacks_seen..] {
-        for list in done.iter_mut().filter(|list| list.confirmed + FORGOTTEN_MAX > *rollback) {
+        for list in done.iter_mut().filter(|list| list.confirmed > *rollback) {
             until_confirmed(stage, &list.path, None, &mut |_| {});
             list.confirmed = Instant::now();
         }

@@ -43,7 +43,7 @@ pub struct Outcome {
     pub violations: Vec<String>,
 }
 
-/// Links of one list: ten chunks, so that there is a middle.
+/// Links of one list, at most.
 const LIST_LINKS: u64 = 10_000;
 
 /// Runs a plan to its end.
@@ -74,7 +74,7 @@ pub fn run(plan: &Plan) -> Outcome {
             stage.origin.url(&format!("after/{ms}/{n}/{bytes}.gif"))
         })
         .collect();
-    let lists = write_lists(&stage, &links, plan.jobs);
+    let lists = write_lists(&stage, &links, plan.jobs / (4 * u64::from(amounts.each) + 4));
     let (mut place_looks, mut file_looks) = (Looks::default(), Looks::default());
     let stage = &stage;
     let drained_after = std::thread::scope(|scope| {
@@ -159,9 +159,9 @@ fn longest_answer_ms(plan: &Plan) -> u64 {
     (2.0 * mean_ms).clamp(1.0, 5000.0) as u64
 }
 
-fn write_lists(stage: &Stage, links: &[String], jobs: u64) -> Vec<PathBuf> {
-    // At least eight lists, so that each fault of the producer finds one.
-    let size = LIST_LINKS.min((jobs / 8).max(1)) as usize;
+/// Twice as many lists as the producer has faults, so that each finds one in its middle.
+fn write_lists(stage: &Stage, links: &[String], size: u64) -> Vec<PathBuf> {
+    let size = LIST_LINKS.min(size.max(1)) as usize;
     links
         .chunks(size)
         .enumerate()

@@ -39,7 +39,7 @@ pub(super) fn places(stage: &Stage, looks: &mut Looks) {
     let mut epoch = u64::MAX;
     let (mut last, mut done, mut known) = (String::new(), HashSet::new(), HashSet::new());
     while !stage.is_over() {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         let now = stage.epoch.load(Ordering::SeqCst);
         if now != epoch {
             // Redis went back in time; what it knew before is no measure any more.
@@ -81,7 +81,7 @@ pub(super) fn files(stage: &Stage, looks: &mut Looks) {
     let mut random = fastrand::Rng::new();
     let mut known: BTreeMap<PathBuf, ()> = BTreeMap::new();
     while !stage.is_over() {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(500));
         for path in files_below(&stage.storage.real) {
             if known.insert(path.clone(), ()).is_some() && random.u32(..100) > 0 {
                 continue;

@@ -52,6 +52,7 @@ pub(super) struct Stage {
     /// Held while something is pushed by hand, and while Redis is rolled back: what is pushed within the two seconds that
     /// Redis forgets is lost, as the contract says.
     pub(super) pushing: Mutex<()>,
+    /// When the copies were made that Redis went back to.
     pub(super) rollbacks: Mutex<Vec<Instant>>,
     pub(super) is_over: AtomicBool,
     injected: Mutex<BTreeMap<Kind, u32>>,
