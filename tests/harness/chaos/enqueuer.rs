@@ -7,10 +7,8 @@ use crate::programs::{Finished, Producer};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// How long a fault of Redis may take that began with the last one of the schedule.
-const LAST_FAULT_MAX: Duration = Duration::from_secs(20);
 
 /// A list of links, and when its enqueue was last confirmed.
 struct List {
@@ -37,8 +35,12 @@ pub(super) fn enqueue(stage: &Stage, lists: Vec<PathBuf>, events: &[Event], dura
         enqueue_what_was_forgotten(stage, &mut done, &mut rollbacks_seen);
     }
     // The last rollback may still come.
-    while stage.started.elapsed() < duration + LAST_FAULT_MAX {
+    loop {
+        let was_the_last = stage.redis_is_left_alone.load(Ordering::SeqCst);
         enqueue_what_was_forgotten(stage, &mut done, &mut rollbacks_seen);
+        if was_the_last {
+            return;
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
 }

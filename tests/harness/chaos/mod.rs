@@ -86,7 +86,10 @@ pub fn run(plan: &Plan) -> Outcome {
             scope.spawn(|| lanes::workers(stage, &workers)),
             scope.spawn(|| lanes::frozen(stage, &frozen)),
             scope.spawn(|| lanes::jobs(stage, &jobs)),
-            scope.spawn(|| lanes::redis(stage, &redis)),
+            scope.spawn(|| {
+                lanes::redis(stage, &redis);
+                stage.redis_is_left_alone.store(true, Ordering::SeqCst);
+            }),
             scope.spawn(|| lanes::network(stage, &network)),
             scope.spawn(|| lanes::storage(stage, &storage)),
             scope.spawn(|| enqueuer::enqueue(stage, lists, &producer, amounts.duration)),

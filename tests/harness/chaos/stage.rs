@@ -54,6 +54,8 @@ pub(super) struct Stage {
     pub(super) pushing: Mutex<()>,
     /// When the copies were made that Redis went back to.
     pub(super) rollbacks: Mutex<Vec<Instant>>,
+    /// Set after the last fault of Redis.
+    pub(super) redis_is_left_alone: AtomicBool,
     pub(super) is_over: AtomicBool,
     injected: Mutex<BTreeMap<Kind, u32>>,
     violations: Mutex<Vec<String>>,
@@ -95,6 +97,7 @@ impl Stage {
             epoch: AtomicU64::new(0),
             pushing: Mutex::new(()),
             rollbacks: Mutex::default(),
+            redis_is_left_alone: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             injected: Mutex::default(),
             violations: Mutex::default(),
