@@ -69,7 +69,10 @@ pub enum QueueError {
         address: String,
     },
     /// Redis answered from an older state than one it had confirmed.
-    #[error("Redis lost what it had confirmed (chunk {lost} of batch {batch}): it was restarted from an older state")]
+    #[error(
+        "Redis lost what it had confirmed (chunk {lost} of batch {batch}): it was restarted from an older state, or a \
+         replica that was behind took its place"
+    )]
     RolledBack {
         /// The enqueue.
         batch: String,

@@ -365,7 +365,8 @@ impl Dispatcher {
     pub(crate) async fn finish(mut self, deadline: Instant) {
         let until_deadline = tokio::time::sleep(deadline.saturating_duration_since(Instant::now()));
         tokio::pin!(until_deadline);
-        while !self.tasks.is_empty() {
+        // Not for the tasks of abandoned jobs, which nobody hears.
+        while !self.running.is_empty() {
             tokio::select! {
                 () = &mut until_deadline => break,
                 () = self.hands.shutdown.reached(Stage::GivingBack) => break,

@@ -80,6 +80,13 @@ pub struct OpenBatch {
     pub(super) enqueuer: String,
 }
 
+impl OpenBatch {
+    /// Redis was told of it and does not know it any more.
+    pub(super) fn lost(&self) -> QueueError {
+        QueueError::RolledBack { batch: self.id.to_string(), lost: 1 }
+    }
+}
+
 /// A batch that was broken off, in new hands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
@@ -165,11 +172,11 @@ impl Queue {
     /// Marks a batch of `chunks` chunks as complete: nothing is added to it any more. Repeating it changes nothing.
     ///
     /// # Errors
-    /// [`QueueError::RolledBack`] when Redis no longer knows the last chunk, [`QueueError::NoSuchBatch`],
-    /// [`QueueError::BatchTaken`], or as every call.
+    /// [`QueueError::RolledBack`] when Redis no longer knows the last chunk or the batch, [`QueueError::BatchTaken`], or
+    /// as every call.
     pub async fn seal_batch(&self, batch: &OpenBatch, chunks: u64) -> Result<(), QueueError> {
         let reply = self.channel.invoke("seal a batch", &self.seal_call(batch.id, &batch.enqueuer, chunks)).await?;
-        sealed(batch.id, reply)
+        sealed(batch, reply)
     }
 
     /// Marks a batch as complete whose enqueuer is known to be gone.
@@ -177,7 +184,8 @@ impl Queue {
     /// # Errors
     /// [`QueueError::NoSuchBatch`], or as every call.
     pub async fn seal_abandoned_batch(&self, id: BatchId) -> Result<(), QueueError> {
-        sealed(id, self.channel.invoke("seal a batch", &self.seal_call(id, "", 0)).await?)
+        let (status, _): (String, u64) = self.channel.invoke("seal a batch", &self.seal_call(id, "", 0)).await?;
+        if status == "ok" { Ok(()) } else { Err(QueueError::NoSuchBatch(id.to_string())) }
     }
 
     pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> redis::ScriptInvocation<'static> {
@@ -190,7 +198,7 @@ impl Queue {
     /// Says that the enqueuer of a batch is alive.
     ///
     /// # Errors
-    /// [`QueueError::NoSuchBatch`], [`QueueError::BatchTaken`], or as every call.
+    /// [`QueueError::RolledBack`] when Redis no longer knows the batch, [`QueueError::BatchTaken`], or as every call.
     pub async fn touch_batch(&self, batch: &OpenBatch) -> Result<(), QueueError> {
         let script = script!("batch_touch");
         let mut call = script.prepare_invoke();
@@ -198,7 +206,7 @@ impl Queue {
         match self.channel.invoke::<String>("touch a batch", &call).await?.as_str() {
             "ok" => Ok(()),
             "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
-            _ => Err(QueueError::NoSuchBatch(batch.id.to_string())),
+            _ => Err(batch.lost()),
         }
     }
 
@@ -228,13 +236,13 @@ impl Queue {
     }
 }
 
-/// What the seal script said.
-pub(super) fn sealed(id: BatchId, (status, lost): (String, u64)) -> Result<(), QueueError> {
+/// What the seal script said to the enqueuer.
+pub(super) fn sealed(batch: &OpenBatch, (status, lost): (String, u64)) -> Result<(), QueueError> {
     match status.as_str() {
         "ok" => Ok(()),
-        "gap" => Err(QueueError::RolledBack { batch: id.to_string(), lost }),
-        "taken" => Err(QueueError::BatchTaken(id.to_string())),
-        _ => Err(QueueError::NoSuchBatch(id.to_string())),
+        "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost }),
+        "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
+        _ => Err(batch.lost()),
     }
 }
 

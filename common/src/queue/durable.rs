@@ -47,22 +47,25 @@ impl Queue {
         let waitaof: Vec<redis::Value> =
             self.channel.query("ask for WAITAOF", redis::cmd("COMMAND").arg("INFO").arg("WAITAOF")).await?;
         let knows_waitaof = waitaof.first().is_some_and(|known| *known != redis::Value::Nil);
-        let fsync = if fact("aof_enabled") != Some("1") {
-            Fsync::Unknown
-        } else if knows_waitaof {
-            Fsync::Asked
-        } else {
-            // Managed servers forbid CONFIG; then nobody can tell.
-            let get = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
-            match self.channel.query::<Vec<String>>("read appendfsync", &get).await {
-                Ok(pair) if pair.get(1).is_some_and(|value| value == "always") => Fsync::Always,
-                Ok(_) | Err(QueueError::Refused { .. } | QueueError::Auth { .. }) => Fsync::Unknown,
-                Err(error) => return Err(error),
-            }
+        // Managed servers forbid CONFIG.
+        let get = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
+        let policy = match self.channel.query::<Vec<String>>("read appendfsync", &get).await {
+            Ok(pair) => pair.into_iter().nth(1),
+            Err(QueueError::Refused { .. } | QueueError::Auth { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let fsync = match policy.as_deref() {
+            _ if fact("aof_enabled") != Some("1") => Fsync::Unknown,
+            // Such a server never says that something is on disk.
+            Some("no") => Fsync::Unknown,
+            _ if knows_waitaof => Fsync::Asked,
+            Some("always") => Fsync::Always,
+            _ => Fsync::Unknown,
         };
         if fsync == Fsync::Unknown && replicas == 0 {
             let version = fact("redis_version").unwrap_or("of unknown version");
             let why = match fact("aof_enabled") {
+                Some("1") if knows_waitaof => "appendfsync is no, and no replica is connected".to_owned(),
                 Some("1") => {
                     format!("version {version} has no WAITAOF, appendfsync is not always, and no replica is connected")
                 }
@@ -115,26 +118,29 @@ impl Queue {
             why: why.to_owned(),
         };
         let wanted_replicas = how.replicas.min(1);
-        let at_most_ms = (at_most.as_millis() as u64).max(1);
+        let started = Instant::now();
+        // 0 would be for ever.
+        let left_ms = || (at_most.saturating_sub(started.elapsed()).as_millis() as u64).max(1);
         let talk = async {
             let mut connection = connector.open(None).await?;
             let translate = |error| connector.translate(&error, "confirm that the batch is safe");
             let call = self.seal_call(batch.id, &batch.enqueuer, chunks);
-            sealed(batch.id, call.invoke_async(&mut connection).await.map_err(translate)?)?;
-            let (fsynced, replicas): (u32, u32) = match how.fsync {
+            sealed(batch, call.invoke_async(&mut connection).await.map_err(translate)?)?;
+            let on_disk = match how.fsync {
                 Fsync::Asked => {
                     let mut ask = redis::cmd("WAITAOF");
-                    ask.arg(1).arg(wanted_replicas).arg(at_most_ms);
-                    ask.query_async(&mut connection).await.map_err(translate)?
+                    ask.arg(1).arg(0).arg(left_ms());
+                    let (fsynced, _): (u32, u32) = ask.query_async(&mut connection).await.map_err(translate)?;
+                    fsynced > 0
                 }
-                Fsync::Always | Fsync::Unknown => {
-                    let mut ask = redis::cmd("WAIT");
-                    ask.arg(wanted_replicas).arg(at_most_ms);
-                    let replicas = ask.query_async(&mut connection).await.map_err(translate)?;
-                    (u32::from(how.fsync == Fsync::Always), replicas)
-                }
+                Fsync::Always => true,
+                Fsync::Unknown => false,
             };
-            Ok(Confirmed { on_disk: fsynced > 0, replicas })
+            // WAITAOF would count only replicas that write an append-only file themselves.
+            let mut ask = redis::cmd("WAIT");
+            ask.arg(wanted_replicas).arg(left_ms());
+            let replicas = ask.query_async(&mut connection).await.map_err(translate)?;
+            Ok(Confirmed { on_disk, replicas })
         };
         // A server that vanished without a word would never answer.
         let confirmed = tokio::time::timeout(at_most + Duration::from_secs(1), talk)

@@ -44,7 +44,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError::OutOfMemory`] (nothing was added), [`QueueError::RolledBack`] when Redis no longer knows the chunk
-    /// before this one, [`QueueError::NoSuchBatch`], [`QueueError::BatchTaken`].
+    /// before this one or the batch, [`QueueError::BatchTaken`].
     pub async fn push(&self, batch: &OpenBatch, chunk: &Chunk) -> Result<Pushed, QueueError> {
         debug_assert!(chunk.jobs.len() <= CHUNK_LINKS_MAX);
         let script = script!("enqueue", no_oom);
@@ -65,7 +65,7 @@ impl Queue {
             "ok" | "again" => Ok(Pushed { enqueued: first, duplicates: second }),
             "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: first }),
             "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
-            _ => Err(QueueError::NoSuchBatch(batch.id.to_string())),
+            _ => Err(batch.lost()),
         }
     }
 
