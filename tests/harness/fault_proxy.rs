@@ -90,6 +90,11 @@ impl FaultProxy {
         FaultProxy { address, shared, runtime: Some(runtime) }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A Redis URL that leads through it.
     pub fn url(&self) -> String {
         format!("redis://{}/0", self.address)

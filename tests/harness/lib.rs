@@ -11,6 +11,7 @@ pub mod origin;
 pub mod programs;
 pub mod queue;
 pub mod redis_server;
+pub mod sentinel;
 pub mod wait;
 
 pub use fault_proxy::FaultProxy;
@@ -18,4 +19,5 @@ pub use origin::Origin;
 pub use programs::{Producer, Worker};
 pub use queue::RawQueue;
 pub use redis_server::Redis;
+pub use sentinel::Replicated;
 pub use wait::until;

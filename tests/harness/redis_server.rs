@@ -3,6 +3,7 @@
 //! The shared server is for tests that only need a queue, each under its own name. A private one is always a process: it
 //! can be stopped, killed and started again on its data.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -140,6 +141,23 @@ impl Redis {
         }
     }
 
+    /// Opens a port of this machine on a private server, besides its socket. It keeps it when it is started again.
+    ///
+    /// # Panics
+    /// For the shared server, or when no port can be had.
+    pub fn listen_on_tcp(&mut self) -> SocketAddr {
+        let mut connection = self.connect();
+        let address = crate::until("a port", Duration::from_secs(10), || {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).ok()?;
+            // Somebody else may have taken it meanwhile; then it is refused, and the next one is tried.
+            let mut listen = redis::cmd("CONFIG");
+            listen.arg("SET").arg("port").arg(free.port());
+            listen.query::<()>(&mut connection).is_ok().then_some(free)
+        });
+        self.process().options.extend(["--port".to_owned(), address.port().to_string()]);
+        address
+    }
+
     /// Sends a signal to a private server: STOP and CONT pause it.
     ///
     /// # Panics
@@ -216,7 +234,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 
 fn start(dir: &Path, options: &[String], environment: &[(String, String)]) -> Child {
     Command::new("redis-server")
-        .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
+        .args(["--port", "0", "--bind", "127.0.0.1", "--unixsocket", "redis.sock", "--save", ""])
         .arg("--dir")
         .arg(dir)
         .args(OPTIONS)

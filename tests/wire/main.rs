@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests say what they show in their names, and may panic")]
 
 mod crashes;
+mod durable;
 mod enqueueing;
 mod errors;
 mod faults;
@@ -15,6 +16,7 @@ mod model;
 mod outcomes;
 mod readers;
 mod redis_away;
+mod replicas;
 mod running;
 mod scripts;
 mod stopping;
