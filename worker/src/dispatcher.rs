@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 /// The longest wait on an empty queue before it is looked at again. Retries that another worker scheduled and then died
 /// over are picked up within this time.
@@ -67,7 +67,7 @@ pub(crate) struct Hands {
 pub(crate) struct Dispatcher {
     hands: Hands,
     tasks: JoinSet<Settlement>,
-    running: HashMap<Id, ClaimedJob>,
+    running: HashMap<Id, Running>,
     /// Of the last claim or comparison; only rises, for the whole life of the name.
     number: u64,
     compare_at: Instant,
@@ -194,7 +194,7 @@ impl Dispatcher {
         let processor = Arc::clone(&self.hands.processor);
         let claimed = job.clone();
         let task = self.tasks.spawn(async move { processor.process(&claimed).await });
-        self.running.insert(task.id(), job);
+        self.running.insert(task.id(), Running { job, task });
     }
 
     /// Passes on what finished tasks decided.
@@ -209,7 +209,7 @@ impl Dispatcher {
             Ok((id, settlement)) => (id, Some(settlement)),
             Err(error) => (error.id(), None),
         };
-        let Some(job) = self.running.remove(&id) else { return };
+        let Some(Running { job, .. }) = self.running.remove(&id) else { return };
         // A panic is the job's crash without the process: it would happen again on every worker.
         let settlement = settlement.unwrap_or_else(|| match Job::read(&job.payload, random_u128()) {
             Ok(job) => report_crashed(job),
@@ -291,15 +291,20 @@ impl Dispatcher {
         self.generation = self.hands.queue.connection_generation();
         self.compare_at = Instant::now() + COMPARE_EVERY;
         let fields: HashSet<LeaseField> = in_redis.iter().map(|job| job.field.clone()).collect();
-        let lost: Vec<Id> =
-            self.running.iter().filter(|(_, job)| !fields.contains(&job.field)).map(|(id, _)| *id).collect();
+        let lost: Vec<Id> = self
+            .running
+            .iter()
+            .filter(|(_, running)| !fields.contains(&running.job.field))
+            .map(|(id, _)| *id)
+            .collect();
         for id in lost {
-            if let Some(job) = self.running.remove(&id) {
+            if let Some(Running { job, task }) = self.running.remove(&id) {
                 tracing::warn!("Redis no longer knows that this worker has job {:?}; abandoned", job.field);
+                // It would hold a place at its host, and nobody would hear of it. What it stored is complete or nothing.
+                task.abort();
                 self.hands.ledger.settled(std::iter::once(&job.field));
             }
         }
-        // The tasks of abandoned jobs go on unheard: what they store is complete or nothing.
         let mut suspects = Vec::new();
         for job in self.hands.ledger.unknown(in_redis) {
             tracing::warn!("Redis says that this worker has job {:?}; adopted", job.field);
@@ -365,7 +370,7 @@ impl Dispatcher {
     pub(crate) async fn finish(mut self, deadline: Instant) {
         let until_deadline = tokio::time::sleep(deadline.saturating_duration_since(Instant::now()));
         tokio::pin!(until_deadline);
-        // Not for the tasks of abandoned jobs, which nobody hears.
+        // Not for the tasks of abandoned jobs, which may take a moment to end.
         while !self.running.is_empty() {
             tokio::select! {
                 () = &mut until_deadline => break,
@@ -376,7 +381,7 @@ impl Dispatcher {
         self.collect_finished();
         // Dropping the set aborts its tasks: their temporary files are removed, and their results are never sent.
         self.tasks.abort_all();
-        let mut rest: Vec<_> = self.running.drain().map(|(_, job)| job.field).collect();
+        let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running.job.field).collect();
         if !rest.is_empty() {
             tracing::info!("giving {} jobs back", rest.len());
         }
@@ -393,6 +398,12 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// A job that a task is at.
+struct Running {
+    job: ClaimedJob,
+    task: AbortHandle,
 }
 
 enum Step {
