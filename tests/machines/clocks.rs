@@ -71,14 +71,16 @@ fn workers_whose_clocks_are_wrong_work_like_any_other() {
     let mut queue = RawQueue::shared();
     let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
     let mut command = Worker::command(&queue, storage.path());
-    let _wrong = Worker::of(command.envs(clock_environment(&clock)).spawn().unwrap());
-    let _right = Worker::start(&queue, storage.path(), &[]);
+    // Few slots and slow answers, so that neither can take all of a round.
+    let few = ["--concurrency", "8"];
+    let _wrong = Worker::of(command.args(few).envs(clock_environment(&clock)).spawn().unwrap());
+    let _right = Worker::start(&queue, storage.path(), &few);
     queue.until_workers(2);
     let names = alive(&mut queue);
     for (round, by) in ["+86400", "-3600", "+0"].into_iter().enumerate() {
         set(&clock, by);
         for n in 0..30 {
-            queue.push(&origin.url(&format!("{round}{n}/2000.gif")));
+            queue.push(&origin.url(&format!("after/100/{round}{n}/2000.gif")));
         }
         let results = queue.until_results(30 * (round + 1), SOON);
         assert!(results.iter().all(|result| result["outcome"] == "stored" && result["attempts"] == "1"));
