@@ -26,6 +26,9 @@ pub enum Network {
     HalfOpen,
 }
 
+/// More than a status and a few numbers.
+const LONG_REPLY_BYTES: usize = 100;
+
 /// Where the proxy leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
@@ -53,6 +56,7 @@ struct Shared {
     /// Rises with every reset; connections end that were opened under a lower number.
     resets: watch::Sender<u64>,
     replies_to_cut: AtomicU64,
+    long_replies_to_cut: AtomicU64,
     replies_cut: AtomicU64,
 }
 
@@ -77,6 +81,7 @@ impl FaultProxy {
             network: watch::Sender::new(Network::Good),
             resets: watch::Sender::new(0),
             replies_to_cut: AtomicU64::new(0),
+            long_replies_to_cut: AtomicU64::new(0),
             replies_cut: AtomicU64::new(0),
         });
         let listener = runtime.block_on(TcpListener::bind(address)).expect("a free port");
@@ -119,6 +124,12 @@ impl FaultProxy {
     /// Throws the next `n` replies away, and breaks their connections: their commands have run.
     pub fn cut_replies(&self, n: u64) {
         self.shared.replies_to_cut.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// As [`FaultProxy::cut_replies`], but the next `n` that are longer than a few words: a claim's, with its jobs. A settlement
+    /// is told in a few bytes, and the next reply is nearly always one.
+    pub fn cut_long_replies(&self, n: u64) {
+        self.shared.long_replies_to_cut.fetch_add(n, Ordering::Relaxed);
     }
 
     /// Replies thrown away so far.
@@ -172,7 +183,11 @@ async fn pass(mut client: TcpStream, shared: Arc<Shared>) {
         }
         if !from_client {
             let take_one = |left: u64| left.checked_sub(1);
-            if shared.replies_to_cut.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
+            let counters = [(&shared.replies_to_cut, 0), (&shared.long_replies_to_cut, LONG_REPLY_BYTES)];
+            let is_to_cut = |(counter, least): &(&AtomicU64, usize)| {
+                bytes >= *least && counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok()
+            };
+            if counters.iter().any(is_to_cut) {
                 shared.replies_cut.fetch_add(1, Ordering::Relaxed);
                 return;
             }

@@ -64,14 +64,18 @@ fn replies_that_are_cut_after_the_script_ran_cost_nothing() {
     let mut behind = Behind::a_proxy();
     let _workers = [behind.worker(&["--concurrency", "4"]), behind.worker(&["--concurrency", "4"])];
     behind.queue.until_workers(2);
-    // With something to do all the time, nearly every reply is that of a claim or a settlement.
     let urls: BTreeSet<String> =
         (0..400).map(|n| behind.origin.url(&format!("after/{}/{n}/2000.gif", n % 50))).collect();
     for url in &urls {
         behind.queue.push(url);
     }
     for cut in 1..=16 {
-        behind.network.cut_replies(1);
+        // Settlements, and claims with their jobs.
+        if cut % 2 == 0 {
+            behind.network.cut_replies(1)
+        } else {
+            behind.network.cut_long_replies(1)
+        }
         until("a reply is cut", SOON, || (behind.network.replies_cut() >= cut).then_some(()));
     }
     assert!(behind.queue.ready_len() > 0, "there was something to do all the time");

@@ -244,7 +244,8 @@ pub(super) fn network(stage: &Stage, events: &[Event]) {
             }
             Kind::CutReplies => {
                 for host in &stage.hosts {
-                    host.network.cut_replies(2);
+                    host.network.cut_replies(1);
+                    host.network.cut_long_replies(1);
                 }
                 stage.injected(event.kind, "two replies of each host");
             }
