@@ -45,6 +45,14 @@ else
   rm -f "$ready"
 fi
 
+# A storage that is named as an argument is where the pictures will be.
+previous=
+for argument in "$@"; do
+  case "$argument" in --storage=*) storage=${argument#--storage=} ;; esac
+  [ "$previous" = --storage ] && storage=$argument
+  previous=$argument
+done
+
 code=0
 producer run imgur:random --pages 2 --storage "$storage" "$@" || code=$?
 # 3: finished, but some were not stored; a gallery has removed images now and then.
