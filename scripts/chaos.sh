@@ -2,7 +2,7 @@
 # The chaos suite: kills, freezes, partitions, rollbacks, full disks and wrong clocks, mixed by a seed; at the end nothing may
 # be lost, doubled or torn. docs/reliability.md says what is checked.
 #
-#   scripts/chaos.sh                       the long run: 100,000 jobs, 200 kills, every other fault 5 times (about 6 minutes)
+#   scripts/chaos.sh                       the long run: 100,000 jobs, 200 kills, every other fault 5 times (about 7 minutes)
 #   scripts/chaos.sh --short               what the tests run: 8,000 jobs, 15 kills, every other fault once or more
 #   scripts/chaos.sh --seed 7              a run again
 #   scripts/chaos.sh --recovery 60         how fast the jobs of a killed worker run elsewhere
