@@ -87,12 +87,37 @@ pub struct Job {
     pub id: JobId,
     /// What to download, as it was asked for.
     pub url: String,
+    /// The SHA-256 that its object has to have, as 64 lower-case hex digits, where whoever asked for it knows.
+    pub sha256: Option<String>,
     /// Attempts spent so far.
     pub attempts: u32,
+    /// Answers of 429 that cost no attempt.
+    pub held: u32,
     /// The reason of the last failed attempt.
     pub last_reason: Option<String>,
     /// Fields of the payload that this version has no name for; carried along through retries.
     pub rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// What is asked for before it is a job: a link, and what is known of its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The canonical link.
+    pub url: String,
+    /// As in [`Job::sha256`].
+    pub sha256: Option<String>,
+}
+
+impl From<String> for Wanted {
+    fn from(url: String) -> Wanted {
+        Wanted { url, sha256: None }
+    }
+}
+
+/// A SHA-256 as jobs carry it, in lower case; `None` when `text` is not 64 hex digits.
+pub fn read_sha256(text: &str) -> Option<String> {
+    let is_one = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then(|| text.to_ascii_lowercase())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,8 +125,12 @@ struct Wire<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<Cow<'a, str>>,
     url: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     attempts: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    held: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +159,7 @@ pub struct UnreadableJob {
 impl Job {
     /// A new job, no attempt spent.
     pub fn new(id: JobId, url: String) -> Job {
-        Job { id, url, attempts: 0, last_reason: None, rest: BTreeMap::new() }
+        Job { id, url, sha256: None, attempts: 0, held: 0, last_reason: None, rest: BTreeMap::new() }
     }
 
     /// Reads an element of the queue. `random` gives an id to a payload without one.
@@ -169,10 +198,19 @@ impl Job {
                 format!("its kind is \"{kind}\", and this worker does \"download\""),
             ));
         }
+        let sha256 = match wire.sha256.as_deref() {
+            None => None,
+            Some(text) => match read_sha256(text) {
+                None => return Err(unreadable(Some(id), &wire.url, "its sha256 is not 64 hex digits".into())),
+                known => known,
+            },
+        };
         Ok(Job {
             id,
             url: wire.url.into_owned(),
+            sha256,
             attempts: wire.attempts,
+            held: wire.held,
             last_reason: wire.last_reason,
             rest: wire.rest,
         })
@@ -184,7 +222,9 @@ impl Job {
         let wire = Wire {
             id: Some(Cow::Borrowed(&id)),
             url: Cow::Borrowed(&self.url),
+            sha256: self.sha256.as_deref().map(Cow::Borrowed),
             attempts: self.attempts,
+            held: self.held,
             last_reason: self.last_reason.clone(),
             kind: None,
             v: None,
@@ -235,10 +275,35 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_carried_along() {
-        let wire = r#"{"id":"0123456789ab80008000000000000001","url":"https://x/","attempts":2,"sha256":"ab"}"#;
+        let wire = r#"{"id":"0123456789ab80008000000000000001","url":"https://x/","attempts":2,"caption":"ab"}"#;
         let job = Job::read(wire.as_bytes(), 0).expect("readable");
         assert_eq!(job.attempts, 2);
         assert_eq!(job.write(), wire);
+    }
+
+    #[test]
+    fn a_fraction_is_carried_along_to_its_last_digit() {
+        let wire = r#"{"id":"0123456789ab80008000000000000001","url":"https://x/","w":4.1844674407370955e+21}"#;
+        assert_eq!(Job::read(wire.as_bytes(), 0).map(|job| job.write()).as_deref(), Ok(wire));
+    }
+
+    #[test]
+    fn the_hash_that_is_expected_is_read_in_either_case_and_carried_along() {
+        let payload =
+            |hash: &str| format!(r#"{{"id":"0123456789ab80008000000000000001","url":"https://x/","sha256":{hash}}}"#);
+        let (upper, lower) =
+            (payload(&format!("\"{}\"", "AB".repeat(32))), payload(&format!("\"{}\"", "ab".repeat(32))));
+        for wire in [&upper, &lower] {
+            let job = Job::read(wire.as_bytes(), 0).expect("readable");
+            assert_eq!((job.sha256.as_deref(), job.write()), (Some(&*"ab".repeat(32)), lower.clone()));
+        }
+        assert_eq!(Job::read(payload("null").as_bytes(), 0).expect("readable").sha256, None);
+        for bad in
+            ["\"\"".to_owned(), "12".to_owned(), format!("\"{}\"", "ab".repeat(31)), format!("\"{}\"", "xy".repeat(32))]
+        {
+            let error = Job::read(payload(&bad).as_bytes(), 0).expect_err(&bad);
+            assert_eq!((error.id.is_some(), error.url.as_str()), (true, "https://x/"), "{bad}");
+        }
     }
 
     #[test]

@@ -78,9 +78,21 @@ impl Keys {
     pub fn crashes(&self) -> String {
         self.key("crashes")
     }
-    /// HASH: one bucket of the digests of links seen.
-    pub fn dedup(&self, bucket: u16) -> String {
-        self.key(&format!("dedup:{bucket:04x}"))
+    /// HASH: host → what the fleet remembers about it, as JSON.
+    pub fn hosts(&self) -> String {
+        self.key("hosts")
+    }
+    /// SET: one bucket of the digests of links seen.
+    pub fn dedup(&self, bucket: u64) -> String {
+        self.key(&format!("dedup:{bucket:x}"))
+    }
+    /// HASH: what Imgur said last about a budget. It belongs to an account, not to a queue.
+    pub fn imgur_credits(account: &str) -> String {
+        format!("imgq:imgur:{account}")
+    }
+    /// HASH: how many buckets there are, and how many links in them.
+    pub fn dedup_meta(&self) -> String {
+        self.key("dedup:meta")
     }
 }
 

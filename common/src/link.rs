@@ -5,6 +5,7 @@
 //! with. Expanding pages is left to the producer's sources.
 
 use crate::media::{MediaType, MediaTypes};
+use std::borrow::Cow;
 use std::fmt;
 use url::Url;
 
@@ -99,6 +100,22 @@ pub fn canonical_url(text: &str) -> Result<Url, LinkError> {
     let mut url = Url::parse(text).map_err(|error| LinkError::Malformed(error.to_string()))?;
     url.set_fragment(None);
     Ok(url)
+}
+
+/// A link as it may be shown in logs and errors: without a password, whether it is well-formed or not.
+pub fn without_password(link: &str) -> Cow<'_, str> {
+    let Some(start) = link.find("://").map(|at| at + 3) else { return Cow::Borrowed(link) };
+    // Where user information ends is only certain in a link that is well-formed.
+    let end = match Url::parse(link) {
+        Ok(url) if url.password().is_none() => return Cow::Borrowed(link),
+        Ok(_) => link[start..].find(['/', '\\', '?', '#']).map_or(link.len(), |at| start + at),
+        Err(_) => link.len(),
+    };
+    let Some(at) = link[start..end].rfind('@').map(|at| start + at) else { return Cow::Borrowed(link) };
+    match link[start..at].find(':') {
+        Some(colon) => Cow::Owned(format!("{}:***{}", &link[..start + colon], &link[at..])),
+        None => Cow::Borrowed(link),
+    }
 }
 
 /// Reads one link.
@@ -228,6 +245,23 @@ mod tests {
     }
     fn file(text: &str) -> Result<Target, LinkError> {
         Ok(Target::File(text.to_owned()))
+    }
+
+    #[test]
+    fn a_password_in_a_link_is_never_shown() {
+        for (link, shown) in [
+            ("https://a.example/b@c:d", "https://a.example/b@c:d"),
+            ("https://user@a.example/", "https://user@a.example/"),
+            ("https://user:geheim@a.example/x?y=1@2", "https://user:***@a.example/x?y=1@2"),
+            ("https://:geheim@a.example", "https://:***@a.example"),
+            ("https://user:ge@he:im@a.example\\x@y", "https://user:***@a.example\\x@y"),
+            // No URL, or one whose password was not encoded.
+            ("http://user:ge/heim@a.example/", "http://user:***@a.example/"),
+            ("ftp://user:geheim@a.example:99999999/", "ftp://user:***@a.example:99999999/"),
+            ("no link: at all", "no link: at all"),
+        ] {
+            assert_eq!(without_password(link), shown);
+        }
     }
 
     #[test]

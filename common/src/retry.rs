@@ -15,11 +15,21 @@ pub struct RetryPolicy {
     pub delay: Duration,
 }
 
+impl RetryPolicy {
+    /// Answers of 429 that a job gets without an attempt spent; as many of its host in a row are waited out by all jobs
+    /// there. Twice the attempts: a host that has cooled down that often and still refuses is not going to stop.
+    pub fn free_refusals(self) -> u32 {
+        self.max_attempts.saturating_mul(2)
+    }
+}
+
 /// What happens to the job now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// A result is recorded and the job is over. A `Failed` outcome also goes to the dead letters.
     Settle,
+    /// The job waits in `delayed` until its host may be asked again, with no attempt spent.
+    Hold,
     /// The job waits for this long in `delayed`, with one more attempt spent.
     Retry {
         /// From now.
@@ -29,12 +39,13 @@ pub enum Disposition {
 
 /// Decides what an attempt's outcome means.
 ///
-/// `attempts` counts this attempt too. `server_wait` is the server's own `Retry-After`, capped by the caller.
+/// `attempts` counts this attempt too, `held` the answers of 429 before it that cost none. `server_wait` is the server's own `Retry-After`, capped by the caller.
 /// `jitter` is a uniform number in 0..1: full jitter, as in "Exponential Backoff And Jitter" (AWS Architecture Blog,
 /// 2015), spreads the retries of jobs that failed together over the whole delay.
 pub fn disposition(
     outcome: Outcome,
     attempts: u32,
+    held: u32,
     policy: RetryPolicy,
     server_wait: Option<Duration>,
     jitter: f64,
@@ -55,6 +66,10 @@ pub fn disposition(
             Failure::WorkerCrashed | Failure::UnreadableJob => false,
         },
     };
+    // What a job has no part in costs it nothing, but not for ever: there are links that are refused for good.
+    if outcome == Outcome::Failed(Failure::RateLimited) && held < policy.free_refusals() {
+        return Disposition::Hold;
+    }
     if !may_pass_later || attempts >= policy.max_attempts {
         return Disposition::Settle;
     }
@@ -81,35 +96,47 @@ mod tests {
     #[test]
     fn only_what_may_pass_later_is_tried_again() {
         for &rejection in Rejection::ALL {
-            assert_eq!(disposition(Outcome::Rejected(rejection), 1, POLICY, None, 0.5), Disposition::Settle);
+            assert_eq!(disposition(Outcome::Rejected(rejection), 1, 10, POLICY, None, 0.5), Disposition::Settle);
         }
         for &failure in Failure::ALL {
             let expected = !matches!(failure, Failure::WorkerCrashed | Failure::UnreadableJob);
-            let got = disposition(Outcome::Failed(failure), 1, POLICY, None, 0.5);
+            let got = disposition(Outcome::Failed(failure), 1, 10, POLICY, None, 0.5);
             assert_eq!(matches!(got, Disposition::Retry { .. }), expected, "{failure}");
         }
         let exists = Outcome::Stored { exists: true };
-        assert_eq!(disposition(exists, 1, POLICY, None, 0.5), Disposition::Settle);
+        assert_eq!(disposition(exists, 1, 10, POLICY, None, 0.5), Disposition::Settle);
     }
 
     #[test]
     fn delays_double_up_to_their_bound_and_end_after_the_last_attempt() {
         let failed = Outcome::Failed(Failure::Connect);
         for (attempts, bound_s) in [(1, 2), (2, 4), (3, 8), (4, 16)] {
-            let got = disposition(failed, attempts, POLICY, None, 1.0);
+            let got = disposition(failed, attempts, 10, POLICY, None, 1.0);
             assert_eq!(got, Disposition::Retry { after: Duration::from_secs(bound_s) });
-            let got = disposition(failed, attempts, POLICY, None, 0.0);
+            let got = disposition(failed, attempts, 10, POLICY, None, 0.0);
             assert_eq!(got, Disposition::Retry { after: Duration::ZERO });
         }
-        assert_eq!(disposition(failed, 5, POLICY, None, 1.0), Disposition::Settle);
+        assert_eq!(disposition(failed, 5, 10, POLICY, None, 1.0), Disposition::Settle);
         let patient = RetryPolicy { max_attempts: u32::MAX, ..POLICY };
-        let got = disposition(failed, u32::MAX - 1, patient, None, 1.0);
+        let got = disposition(failed, u32::MAX - 1, 10, patient, None, 1.0);
         assert_eq!(got, Disposition::Retry { after: DELAY_MAX });
     }
 
     #[test]
+    fn a_rate_limit_costs_no_attempt_so_often() {
+        let limited = Outcome::Failed(Failure::RateLimited);
+        assert_eq!(disposition(limited, 1, 9, POLICY, None, 0.5), Disposition::Hold);
+        assert!(matches!(disposition(limited, 1, 10, POLICY, None, 0.5), Disposition::Retry { .. }));
+        assert_eq!(disposition(limited, 5, 10, POLICY, None, 0.5), Disposition::Settle);
+        assert!(matches!(
+            disposition(Outcome::Failed(Failure::Http5xx), 1, 0, POLICY, None, 0.5),
+            Disposition::Retry { .. }
+        ));
+    }
+
+    #[test]
     fn retry_after_is_a_lower_bound() {
-        let got = disposition(Outcome::Failed(Failure::RateLimited), 1, POLICY, Some(Duration::from_secs(30)), 0.5);
+        let got = disposition(Outcome::Failed(Failure::RateLimited), 1, 10, POLICY, Some(Duration::from_secs(30)), 0.5);
         assert_eq!(got, Disposition::Retry { after: Duration::from_secs(31) });
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{LEASE, Queue, WorkerName, script};
 use crate::error::QueueError;
+use crate::host::HostRate;
+use crate::outcome::Failure;
 use std::time::Duration;
 
 /// The field of a job in its worker's in-flight hash, `claim number.index`: its fencing token.
@@ -25,6 +27,53 @@ pub struct ClaimedJob {
     pub payload: Vec<u8>,
     /// How often a worker died while it had this job. From 2 on it has to run alone; from 3 on it is not run any more.
     pub crashes: u32,
+    /// When it may start.
+    pub start: Start,
+}
+
+/// When a claimed job may start, by what the fleet knows of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// So long after the claim; zero at once.
+    After(Duration),
+    /// At once, and all jobs of the host, which was left alone for this reason, wait for what it finds out:
+    /// [`HostNews`](super::HostNews).
+    Probe(Failure),
+    /// Not at all: the host has refused so many in a row, for this reason, that waiting costs an attempt now.
+    Refused(Failure),
+}
+
+/// What a worker asks for.
+#[derive(Debug, Clone, Default)]
+pub struct ClaimRequest {
+    /// Jobs at most, up to 1,000. With 0 the lease is renewed, and [`Claim::Jobs::left_alone`] is told.
+    pub max: usize,
+    /// Nothing is claimed beyond what would make that many results; before that, those are trimmed that every reader has
+    /// taken. Jobs in flight elsewhere are not counted, so the stream can grow beyond it by those.
+    pub results_max: Option<u64>,
+    /// Kept over the whole fleet, as long as every worker asks for the same.
+    pub host_rate: Option<HostRate>,
+    /// Refusals (429) of a host in a row up to which waiting for it costs no attempt.
+    pub free_refusals: u32,
+    /// Hosts whose jobs wait in the worker.
+    pub waiting: Vec<WaitingAt>,
+}
+
+/// A host whose jobs wait in the worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingAt {
+    /// As [`host_of`](crate::host::host_of) names it.
+    pub host: String,
+    /// Set when it has more than it gets done there soon: the time between two jobs that it gets done. Further ones are put
+    /// in `delayed`, one after another that far apart.
+    pub pace: Option<Duration>,
+}
+
+impl ClaimRequest {
+    /// Up to `max` jobs, without any bound, rate or wish.
+    pub fn of(max: usize) -> ClaimRequest {
+        ClaimRequest { max, ..ClaimRequest::default() }
+    }
 }
 
 /// The answer to a claim.
@@ -36,6 +85,12 @@ pub enum Claim {
         jobs: Vec<ClaimedJob>,
         /// Until the next delayed job is due.
         next_due: Option<Duration>,
+        /// Whether jobs were put aside whose hosts cannot take them now, so that there may be others behind them.
+        more: bool,
+        /// Whether so many wait already that some went to the end of the queue instead.
+        rotated: bool,
+        /// Hosts out of [`ClaimRequest::waiting`] that are to be left alone.
+        left_alone: Vec<String>,
     },
     /// The queue is paused.
     Paused,
@@ -57,22 +112,14 @@ pub enum Reconciled {
 }
 
 impl Queue {
-    /// Claims up to `max` (at most 1,000) jobs, and renews the lease.
+    /// Claims jobs, and renews the lease. Jobs whose host cannot take them now are put in `delayed` on the way.
     ///
-    /// `number` must be higher than that of any claim or [`Queue::reconcile`] of this worker before. With `results_max`
-    /// nothing is claimed beyond what would make that many results; before that, those are trimmed that every reader has
-    /// taken. Jobs in flight elsewhere are not counted, so the stream can grow beyond it by those.
+    /// `number` must be higher than that of any claim or [`Queue::reconcile`] of this worker before.
     ///
     /// # Errors
     /// As every call. The jobs may be claimed all the same: ask [`Queue::reconcile`] with the next number.
-    pub async fn claim(
-        &self,
-        worker: &WorkerName,
-        number: u64,
-        max: usize,
-        results_max: Option<u64>,
-    ) -> Result<Claim, QueueError> {
-        let script = script!("claim");
+    pub async fn claim(&self, worker: &WorkerName, number: u64, request: &ClaimRequest) -> Result<Claim, QueueError> {
+        let script = script!("claim", hosts);
         let mut call = script.prepare_invoke();
         call.key(self.keys.ready())
             .key(self.keys.delayed())
@@ -81,31 +128,41 @@ impl Queue {
             .key(self.keys.worker(worker.as_str()))
             .key(self.keys.meta())
             .key(self.keys.crashes())
-            .key(self.keys.results());
+            .key(self.keys.results())
+            .key(self.keys.hosts())
+            .key(self.keys.stats());
         // The first 28 digits of ids for bare URLs: no batch, version 8, variant 8, the rest random.
         let seed = format!("0000000000008{:03x}8{:011x}", fastrand::u16(..0x1000), fastrand::u64(..1 << 44));
-        call.arg(worker.as_str()).arg(number).arg(max.min(1000)).arg(LEASE.as_millis() as u64).arg(seed);
-        call.arg(results_max.unwrap_or(0));
+        call.arg(worker.as_str()).arg(number).arg(request.max.min(1000)).arg(LEASE.as_millis() as u64).arg(seed);
+        call.arg(request.results_max.unwrap_or(0));
+        call.arg(request.host_rate.map_or(0, |rate| rate.interval().as_micros() as u64));
+        call.arg(request.free_refusals);
+        for WaitingAt { host, pace } in &request.waiting {
+            call.arg(host).arg(pace.map_or(0.0, |pace| (pace.as_secs_f64() * 1000.0).max(0.001)));
+        }
         let reply: Vec<redis::Value> = self.channel.invoke("claim jobs", &call).await?;
         let mut reply = reply.into_iter();
         let status: String = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
-        let next_due_ms: i64 = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or(-1);
         Ok(match status.as_str() {
             "paused" => Claim::Paused,
             "full" => Claim::Full,
             "stale" => Claim::Stale,
             "reaped" => Claim::Reaped,
             _ => {
-                let mut jobs = Vec::with_capacity(reply.len() / 2);
-                while let (Some(payload), Some(crashes)) = (reply.next(), reply.next()) {
+                let mut number_next = || reply.next().and_then(|v| redis::from_redis_value::<i64>(v).ok());
+                let next_due = number_next().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+                let (more, rotated) = (number_next() == Some(1), number_next() == Some(1));
+                let left_alone = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
+                let mut jobs = Vec::with_capacity(reply.len() / 3);
+                while let (Some(payload), Some(crashes), Some(start)) = (reply.next(), reply.next(), reply.next()) {
                     jobs.push(ClaimedJob {
                         field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
                         payload: redis::from_redis_value(payload).unwrap_or_default(),
                         crashes: redis::from_redis_value(crashes).unwrap_or(0),
+                        start: read_start(start),
                     });
                 }
-                let next_due = u64::try_from(next_due_ms).ok().map(Duration::from_millis);
-                Claim::Jobs { jobs, next_due }
+                Claim::Jobs { jobs, next_due, more, rotated, left_alone }
             }
         })
     }
@@ -136,6 +193,7 @@ impl Queue {
                 field: LeaseField(redis::from_redis_value(field).unwrap_or_default()),
                 payload: redis::from_redis_value(payload).unwrap_or_default(),
                 crashes: redis::from_redis_value(crashes).unwrap_or(0),
+                start: Start::After(Duration::ZERO),
             });
         }
         Ok(Reconciled::Holds(jobs))
@@ -150,5 +208,18 @@ impl Queue {
         let mut call = script.prepare_invoke();
         call.key(self.keys.inflight(worker.as_str())).key(self.keys.worker(worker.as_str())).arg(&field.0);
         self.channel.invoke("mark a job as running alone", &call).await
+    }
+}
+
+fn read_start(value: redis::Value) -> Start {
+    if let redis::Value::Int(ms) = value {
+        return Start::After(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    }
+    let text: String = redis::from_redis_value(value).unwrap_or_default();
+    // A reason of a later version is still a reason not to ask.
+    let reason = |text: &str| text.parse().unwrap_or(Failure::RateLimited);
+    match text.strip_prefix('?') {
+        Some(probed) => Start::Probe(reason(probed)),
+        None => Start::Refused(reason(&text)),
     }
 }

@@ -78,23 +78,33 @@ impl Queue {
     /// As every call.
     pub async fn settle_dead(&self, action: DeadAction, dead: &[DeadJob]) -> Result<u64, QueueError> {
         debug_assert!(dead.len() <= 500);
-        let script = script!("dead_retry");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.dead()).key(self.keys.ready()).key(self.keys.stats());
-        call.arg(match action {
-            DeadAction::Retry => "retry",
-            DeadAction::Drop => "drop",
-        });
-        for job in dead {
-            let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
-            let digest = LinkDigest::of(&job.url);
-            // A dead job without a batch still names a batch key; the flag says not to touch it.
-            call.key(batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)));
-            call.key(self.keys.dedup(digest.bucket));
-            call.arg(&job.entry).arg(&job.reason).arg(u8::from(batch.is_some())).arg(&digest.field[..]);
-            call.arg(alive_again(job));
+        // Made once: a call that is repeated is the same one.
+        let payloads: Vec<String> = dead.iter().map(alive_again).collect();
+        loop {
+            let script = script!("dead_retry");
+            let mut call = script.prepare_invoke();
+            let split = self.dedup_split.get();
+            call.key(self.keys.dead()).key(self.keys.ready()).key(self.keys.stats()).key(self.keys.dedup_meta());
+            call.arg(match action {
+                DeadAction::Retry => "retry",
+                DeadAction::Drop => "drop",
+            });
+            call.arg(split.level).arg(split.next);
+            for (job, payload) in dead.iter().zip(&payloads) {
+                let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
+                let digest = LinkDigest::of(&job.url);
+                // A dead job without a batch still names a batch key; the flag says not to touch it.
+                call.key(batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)));
+                call.key(self.dedup_bucket(digest, split));
+                call.arg(&job.entry).arg(&job.reason).arg(u8::from(batch.is_some()));
+                call.arg(digest.member).arg(payload);
+            }
+            let (moved, level, next): (i64, u32, u64) = self.channel.invoke("retry or drop dead jobs", &call).await?;
+            self.dedup_split.learn(level, next);
+            if let Ok(moved) = u64::try_from(moved) {
+                return Ok(moved);
+            }
         }
-        self.channel.invoke("retry or drop dead jobs", &call).await
     }
 }
 
@@ -106,6 +116,7 @@ fn alive_again(dead: &DeadJob) -> String {
             // The id of the result, so that "the later one counts" has something to go by.
             job.id = dead.id.parse().unwrap_or(job.id);
             job.attempts = 0;
+            job.held = 0;
             job.last_reason = None;
             job.write()
         }

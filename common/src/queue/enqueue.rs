@@ -1,10 +1,10 @@
 //! Adding jobs: chunks of a batch, each pushed whole or not at all, numbered so that none is pushed twice or lost
 //! unnoticed.
 
-use super::dedup::LinkDigest;
+use super::dedup::{LinkDigest, SplitState};
 use super::{OpenBatch, Queue, script};
 use crate::error::{QueueError, ReconnectBackoff};
-use crate::job::{BatchId, Job, JobId};
+use crate::job::{BatchId, Job, JobId, Wanted};
 use std::time::{Duration, Instant};
 
 /// The most links that one chunk may have: the script passes a chunk to one RPUSH.
@@ -24,9 +24,19 @@ pub struct Chunk {
 impl Chunk {
     /// A chunk of new jobs for `links`; `first_ordinal` counts the links of the batch before this chunk.
     pub fn of_links(batch: BatchId, number: u64, first_ordinal: u64, links: Vec<String>, dedup: bool) -> Chunk {
-        let jobs =
-            (first_ordinal..).zip(links).map(|(ordinal, link)| Job::new(JobId::new(batch, ordinal, 0), link)).collect();
-        Chunk { number, jobs, dedup }
+        Chunk::of_wanted(batch, number, first_ordinal, links.into_iter().map(Wanted::from), dedup)
+    }
+
+    /// The same of links of which more may be known.
+    pub fn of_wanted(
+        batch: BatchId,
+        number: u64,
+        first_ordinal: u64,
+        wanted: impl IntoIterator<Item = Wanted>,
+        dedup: bool,
+    ) -> Chunk {
+        let job = |(ordinal, Wanted { url, sha256 })| Job { sha256, ..Job::new(JobId::new(batch, ordinal, 0), url) };
+        Chunk { number, jobs: (first_ordinal..).zip(wanted).map(job).collect(), dedup }
     }
 }
 
@@ -37,36 +47,81 @@ pub struct Pushed {
     pub enqueued: u64,
     /// Links left out because the queue has seen them.
     pub duplicates: u64,
+    /// Jobs that were ready then, these among them.
+    pub ready: u64,
 }
 
+/// What `enqueue.lua` says.
+type Reply = (String, u64, u64, u64, u32, u64, u64);
+
 impl Queue {
-    /// Adds one chunk; repeating it with the same number changes nothing and returns the same counts.
+    /// Adds one chunk; repeating it with the same number changes nothing and returns the same counts, as long as no more than
+    /// one other chunk was added behind it. Where the digests of links have become many for their buckets, some of these are
+    /// split in a second round trip.
     ///
     /// # Errors
     /// [`QueueError::OutOfMemory`] (nothing was added), [`QueueError::RolledBack`] when Redis no longer knows the chunk
     /// before this one or the batch, [`QueueError::BatchTaken`].
     pub async fn push(&self, batch: &OpenBatch, chunk: &Chunk) -> Result<Pushed, QueueError> {
         debug_assert!(chunk.jobs.len() <= CHUNK_LINKS_MAX);
+        let payloads: Vec<String> = chunk.jobs.iter().map(Job::write).collect();
+        let digests: Vec<LinkDigest> = match chunk.dedup {
+            true => chunk.jobs.iter().map(|job| LinkDigest::of(&job.url)).collect(),
+            false => Vec::new(),
+        };
+        let (status, first, second, ready, split, count) = loop {
+            let call = self.enqueue_call(batch, chunk, &payloads, &digests);
+            let (status, first, second, ready, level, next, count): Reply =
+                self.channel.invoke("enqueue", &call).await?;
+            self.dedup_split.learn(level, next);
+            if status != "stale" {
+                break (status, first, second, ready, SplitState { level, next }, count);
+            }
+        };
+        let pushed = match status.as_str() {
+            "ok" | "again" => Pushed { enqueued: first, duplicates: second, ready },
+            "gap" => return Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: first }),
+            "taken" => return Err(QueueError::BatchTaken(batch.id.to_string())),
+            _ => return Err(batch.lost()),
+        };
+        if chunk.dedup
+            && let Some(buckets) = split.due(count)
+            && let Err(error) = self.split_dedup(split, buckets).await
+        {
+            tracing::debug!("dedup's buckets stay as they are for now: {error}");
+        }
+        Ok(pushed)
+    }
+
+    fn enqueue_call(
+        &self,
+        batch: &OpenBatch,
+        chunk: &Chunk,
+        payloads: &[String],
+        digests: &[LinkDigest],
+    ) -> redis::ScriptInvocation<'static> {
         let script = script!("enqueue", no_oom);
         let mut call = script.prepare_invoke();
-        call.key(self.keys.ready()).key(self.keys.batch(batch.id)).key(self.keys.stats());
-        call.arg(&batch.enqueuer).arg(chunk.number).arg(u8::from(chunk.dedup));
-        for job in &chunk.jobs {
-            if chunk.dedup {
-                let digest = LinkDigest::of(&job.url);
-                call.key(self.keys.dedup(digest.bucket)).arg(&digest.field[..]);
-            } else {
-                call.arg("");
-            }
-            call.arg(job.write());
+        call.key(self.keys.ready()).key(self.keys.batch(batch.id)).key(self.keys.stats()).key(self.keys.dedup_meta());
+        call.arg(&batch.enqueuer).arg(chunk.number);
+        if !chunk.dedup {
+            call.arg("").arg("").arg(payloads);
+            return call;
         }
-        let (status, first, second): (String, u64, u64) = self.channel.invoke("enqueue", &call).await?;
-        match status.as_str() {
-            "ok" | "again" => Ok(Pushed { enqueued: first, duplicates: second }),
-            "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: first }),
-            "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
-            _ => Err(batch.lost()),
+        let split = self.dedup_split.get();
+        call.arg(split.level).arg(split.next);
+        for (digest, payload) in digests.iter().zip(payloads) {
+            call.key(self.dedup_bucket(*digest, split)).arg(digest.member).arg(payload);
         }
+        call
+    }
+
+    /// How many jobs are ready.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn ready_len(&self) -> Result<u64, QueueError> {
+        self.channel.query("ask how many jobs are ready", &redis::Cmd::llen(self.keys.ready())).await
     }
 
     /// [`Queue::push`], tried again for up to `patience` while Redis does not answer.

@@ -6,10 +6,12 @@
 
 mod batch;
 mod claim;
+mod credits;
 mod dead;
 mod dedup;
 mod durable;
 mod enqueue;
+mod hosts;
 mod pause;
 mod readers;
 mod ready_waiter;
@@ -19,10 +21,12 @@ mod status;
 mod worker;
 
 pub use batch::{BatchState, ENQUEUER_GONE_MS, OpenBatch, TakenOver, command_digest};
-pub use claim::{Claim, ClaimedJob, LeaseField, Reconciled};
+pub use claim::{Claim, ClaimRequest, ClaimedJob, LeaseField, Reconciled, Start, WaitingAt};
+pub use credits::{ImgurAccount, ImgurCredits};
 pub use dead::{DeadAction, DeadJob};
 pub use durable::{Confirmed, Durability};
 pub use enqueue::{CHUNK_LINKS_MAX, Chunk, Pushed};
+pub use hosts::HostNews;
 pub use readers::Reader;
 pub use ready_waiter::ReadyWaiter;
 pub use settle::Settlement;
@@ -34,21 +38,24 @@ use crate::error::QueueError;
 use crate::keys::Keys;
 
 /// A script, with the shared functions in front of it. `allow-oom` lets it run at `maxmemory`: all but `enqueue` free
-/// memory or move what is there, and a queue that cannot be drained would stay full for ever.
+/// memory or move what is there, and a queue that cannot be drained would stay full for ever. `hosts` adds what is shared
+/// about hosts.
 macro_rules! script {
     ($name:literal, no_oom) => {
-        script!(@ $name, "#!lua\n")
+        script!(@ $name, "#!lua\n", "")
+    };
+    ($name:literal, hosts) => {
+        script!(@ $name, "#!lua flags=allow-oom\n", include_str!("lua/hosts.lua"))
     };
     ($name:literal) => {
-        script!(@ $name, "#!lua flags=allow-oom\n")
+        script!(@ $name, "#!lua flags=allow-oom\n", "")
     };
-    (@ $name:literal, $shebang:literal) => {{
+    (@ $name:literal, $shebang:literal, $shared:expr) => {{
         static SCRIPT: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            redis::Script::new(concat!(
-                $shebang,
-                include_str!("lua/prelude.lua"),
-                include_str!(concat!("lua/", $name, ".lua"))
-            ))
+            redis::Script::new(
+                &[$shebang, include_str!("lua/prelude.lua"), $shared, include_str!(concat!("lua/", $name, ".lua"))]
+                    .concat(),
+            )
         });
         &*SCRIPT
     }};
@@ -64,6 +71,7 @@ pub struct Queue {
     channel: Channel,
     keys: Keys,
     name: String,
+    dedup_split: dedup::KnownSplit,
 }
 
 impl Queue {
@@ -83,7 +91,22 @@ impl Queue {
     /// [`QueueError::BadUrl`] or [`QueueError::BadQueueName`].
     pub fn new(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
         let keys = Keys::new(name).map_err(QueueError::BadQueueName)?;
-        Ok(Queue { channel: Channel::new(Connector::new(redis_url)?), keys, name: name.to_owned() })
+        Ok(Queue {
+            channel: Channel::new(Connector::new(redis_url)?),
+            keys,
+            name: name.to_owned(),
+            dedup_split: dedup::KnownSplit::default(),
+        })
+    }
+
+    /// The same queue over a connection of its own, which is opened on its first use.
+    pub fn sibling(&self) -> Queue {
+        Queue {
+            channel: Channel::new(self.channel.connector().clone()),
+            keys: self.keys.clone(),
+            name: self.name.clone(),
+            dedup_split: dedup::KnownSplit::default(),
+        }
     }
 
     /// The queue's name.

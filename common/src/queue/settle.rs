@@ -2,7 +2,7 @@
 //! left alone.
 
 use super::dedup::LinkDigest;
-use super::{LeaseField, Queue, WorkerName, script};
+use super::{HostNews, LeaseField, Queue, WorkerName, script};
 use crate::error::QueueError;
 use crate::job::Job;
 use crate::outcome::Outcome;
@@ -22,12 +22,19 @@ pub enum Settlement {
         /// From now, by the Redis clock.
         after: Duration,
     },
+    /// Into `delayed` until its host may be asked again.
+    Hold {
+        /// As [`host_of`](crate::host::host_of) names it.
+        host: String,
+        /// The job where it is not as it was claimed any more, or had no id.
+        job: Option<Box<Job>>,
+    },
     /// Back to the front of the queue, as it was claimed.
     Release,
 }
 
 impl Queue {
-    /// Settles a batch of jobs in one script. Returns for each whether it was still this worker's; repeating a call
+    /// Tells what was learnt about hosts, and settles a batch of jobs, in one script. Returns for each whether it was still this worker's; repeating a call
     /// whose answer was lost changes nothing, and answers `false` for what the first one did.
     ///
     /// # Errors
@@ -36,8 +43,28 @@ impl Queue {
         &self,
         worker: &WorkerName,
         settlements: &[(LeaseField, Settlement)],
+        news: &[HostNews],
     ) -> Result<Vec<bool>, QueueError> {
-        let script = script!("settle");
+        loop {
+            let call = self.settle_call(worker, settlements, news);
+            let reply: Vec<i64> = self.channel.invoke("settle jobs", &call).await?;
+            match reply[..] {
+                [-1, level, next] => {
+                    let (level, next) = (u32::try_from(level), u64::try_from(next));
+                    self.dedup_split.learn(level.unwrap_or_default(), next.unwrap_or_default());
+                }
+                _ => return Ok(reply.into_iter().map(|settled| settled == 1).collect()),
+            }
+        }
+    }
+
+    fn settle_call(
+        &self,
+        worker: &WorkerName,
+        settlements: &[(LeaseField, Settlement)],
+        news: &[HostNews],
+    ) -> redis::ScriptInvocation<'static> {
+        let script = script!("settle", hosts);
         let mut call = script.prepare_invoke();
         call.key(self.keys.inflight(worker.as_str()))
             .key(self.keys.results())
@@ -46,10 +73,26 @@ impl Queue {
             .key(self.keys.ready())
             .key(self.keys.stats())
             .key(self.keys.crashes())
-            .key(self.keys.worker(worker.as_str()));
+            .key(self.keys.worker(worker.as_str()))
+            .key(self.keys.hosts())
+            .key(self.keys.workers())
+            .key(self.keys.dedup_meta());
+        let split = self.dedup_split.get();
+        call.arg(worker.as_str()).arg(settlements.len());
+        if settlements.iter().any(|(_, settlement)| failed_link(settlement).is_some()) {
+            call.arg(split.level).arg(split.next);
+        } else {
+            call.arg("").arg("");
+        }
+        for (field, _) in settlements {
+            call.arg(&field.0);
+        }
+        for about in news {
+            call.arg(about.arguments());
+        }
         let mut indexes: HashMap<String, usize> = HashMap::new();
         let mut index_of = |key: String| {
-            let next = 9 + indexes.len();
+            let next = 12 + indexes.len();
             match indexes.entry(key) {
                 std::collections::hash_map::Entry::Occupied(known) => (*known.get(), None),
                 std::collections::hash_map::Entry::Vacant(vacant) => {
@@ -58,7 +101,7 @@ impl Queue {
                 }
             }
         };
-        for (field, settlement) in settlements {
+        for (_, settlement) in settlements {
             match settlement {
                 Settlement::Report(report) => {
                     let mut key_index = |key: Option<String>| {
@@ -70,25 +113,58 @@ impl Queue {
                         index
                     };
                     let batch = key_index(report.id.batch().map(|batch| self.keys.batch(batch)));
-                    let digest = LinkDigest::of(&report.url);
-                    let failed = matches!(report.outcome, Outcome::Failed(_));
-                    let bucket = key_index(failed.then(|| self.keys.dedup(digest.bucket)));
-                    let fields = report.fields(worker.as_str());
-                    call.arg("report").arg(&field.0).arg(batch).arg(bucket).arg(&digest.field[..]);
-                    call.arg(report.outcome.name()).arg(report.outcome.reason());
-                    call.arg(report.object.as_ref().map_or(0, |object| object.bytes)).arg(fields.len() * 2);
-                    for (name, value) in fields {
-                        call.arg(name).arg(value);
-                    }
+                    let in_dedup = failed_link(settlement).map_or_else(String::new, |link| {
+                        let digest = LinkDigest::of(link);
+                        let bucket = key_index(Some(self.dedup_bucket(digest, split)));
+                        format!("{bucket} {}", digest.member)
+                    });
+                    call.arg("report").arg(batch).arg(in_dedup);
+                    write_result(&mut call, report, worker);
                 }
                 Settlement::Retry { job, after } => {
-                    call.arg("retry").arg(&field.0).arg(after.as_millis() as u64).arg(job.write());
+                    call.arg("retry").arg(after.as_millis() as u64).arg(job.write());
+                }
+                Settlement::Hold { host, job } => {
+                    let payload = job.as_ref().map_or_else(String::new, |job| job.write());
+                    call.arg("hold").arg(host).arg(payload);
                 }
                 Settlement::Release => {
-                    call.arg("release").arg(&field.0);
+                    call.arg("release");
                 }
             }
         }
-        self.channel.invoke("settle jobs", &call).await
+        call
     }
+}
+
+/// The link of a job that failed for good, which may be enqueued again.
+fn failed_link(settlement: &Settlement) -> Option<&str> {
+    match settlement {
+        Settlement::Report(report) if matches!(report.outcome, Outcome::Failed(_)) => Some(&report.url),
+        _ => None,
+    }
+}
+
+/// The fields of the stream entry in the order of `settle.lua`; what is empty there is left out of the stream.
+fn write_result(call: &mut redis::ScriptInvocation<'_>, report: &Report, worker: &WorkerName) {
+    let object = report.object.as_ref();
+    let (width, height) = object.and_then(|object| object.dimensions).unwrap_or((0, 0));
+    call.arg(report.id.to_string()).arg(&report.url).arg(report.outcome.name()).arg(report.outcome.reason());
+    match object {
+        Some(object) => {
+            call.arg(&object.key).arg(object.bytes).arg(&object.sha256).arg(object.media_type.name());
+        }
+        None => {
+            call.arg(["", "", "", ""].as_slice());
+        }
+    }
+    for number in [width, height, report.status.into()] {
+        if number == 0 {
+            call.arg("")
+        } else {
+            call.arg(number)
+        };
+    }
+    call.arg(report.attempts).arg(worker.as_str()).arg(report.duration_ms);
+    call.arg(report.id.batch().map_or_else(String::new, |batch| batch.to_string()));
 }

@@ -52,6 +52,15 @@ type Counters = HashMap<String, String>;
 type Sizes = (u64, u64, u64, u64, Counters, Counters, Vec<String>, (u64, u64));
 
 impl Queue {
+    /// What time it is for Redis, ms since 1970.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn now_ms(&self) -> Result<u64, QueueError> {
+        let (seconds, micros): (u64, u64) = self.channel.query("ask for the time", &redis::cmd("TIME")).await?;
+        Ok(seconds * 1000 + micros / 1000)
+    }
+
     /// Reads everything in one transaction, so that no job is counted twice or missed between two reads. Two round
     /// trips, and two more each time a worker came or went in between.
     ///

@@ -1,33 +1,52 @@
 -- Adds one chunk of jobs of a batch to the back of the queue, each link once.
--- KEYS: 1 ready, 2 batch, 3 stats, 4.. the dedup bucket of each link (none with dedup off)
--- ARGV: 1 enqueuer, 2 number of the chunk (1, 2, …), 3 "1" for dedup, then for each link: digest, payload
--- Returns {"ok"|"again", enqueued, duplicates}, {"gap", next number, 0}, {"missing", 0, 0} or {"taken", 0, 0}
+-- KEYS: 1 ready, 2 batch, 3 stats, 4 growth of dedup, then with dedup the bucket of each link
+-- ARGV: 1 enqueuer, 2 number of the chunk (1, 2, …), 3 and 4 level and split that buckets were chosen for, or '' without
+--       dedup, then for each link: with dedup its digest; its payload
+-- Returns {what, enqueued, duplicates, length of ready, level, split, links known to dedup}, where what is
+--   "ok", or "again" for one of the last two chunks, which was added before
+--   "gap", with the number of the chunk that is missing as the second
+--   "stale": level or split are others; nothing was changed
+--   "missing", "taken"
 --
 -- The number makes a repeated chunk harmless (its reply was lost) and shows a lost one (Redis restarted from an older
--- state). This script alone has no allow-oom flag: at maxmemory Redis refuses it whole, before it ran.
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'missing', 0, 0} end
+-- state). An enqueuer sends a chunk while it waits for the reply to the one before, so two may have to be repeated. This
+-- script and dedup_split alone have no allow-oom flag: at maxmemory Redis refuses them whole, before they ran.
+local function reply(what, enqueued, duplicates)
+  return {what, enqueued, duplicates, redis.call('LLEN', KEYS[1]), dedup_growth(KEYS[4])}
+end
+if redis.call('EXISTS', KEYS[2]) == 0 then return reply('missing', 0, 0) end
 local number = tonumber(ARGV[2])
-local state = redis.call('HMGET', KEYS[2], 'chunk', 'chunk_enqueued', 'chunk_duplicates', 'enqueuer', 'sealed')
-if state[4] ~= ARGV[1] then return {'taken', 0, 0} end
+local state = redis.call('HMGET', KEYS[2], 'chunk', 'chunk_enqueued', 'chunk_duplicates', 'enqueuer', 'sealed',
+  'before_enqueued', 'before_duplicates')
+if state[4] ~= ARGV[1] then return reply('taken', 0, 0) end
 local last = tonumber(state[1]) or 0
-if number == last then return {'again', tonumber(state[2]), tonumber(state[3])} end
-if number < last then return {'again', 0, 0} end
-if number > last + 1 then return {'gap', last + 1, 0} end
-if state[5] then return {'taken', 0, 0} end
+if number == last then return reply('again', tonumber(state[2]), tonumber(state[3])) end
+if number == last - 1 then return reply('again', tonumber(state[6]) or 0, tonumber(state[7]) or 0) end
+if number < last then return reply('again', 0, 0) end
+if number > last + 1 then return reply('gap', last + 1, 0) end
+if state[5] then return reply('taken', 0, 0) end
 
 local payloads, duplicates = {}, 0
-for i = 4, #ARGV, 2 do
-  if ARGV[3] == '1' and redis.call('HSETNX', KEYS[2 + i / 2], ARGV[i], '') == 0 then
-    duplicates = duplicates + 1
-  else
-    payloads[#payloads + 1] = ARGV[i + 1]
+if ARGV[3] == '' then
+  payloads = {unpack(ARGV, 5)}
+else
+  if not dedup_is_at(KEYS[4], ARGV[3], ARGV[4]) then return reply('stale', 0, 0) end
+  local call, n = redis.call, 0
+  for link = 1, (#ARGV - 4) / 2 do
+    if call('SADD', KEYS[4 + link], ARGV[3 + 2 * link]) == 0 then
+      duplicates = duplicates + 1
+    else
+      n = n + 1
+      payloads[n] = ARGV[4 + 2 * link]
+    end
   end
+  if n > 0 then redis.call('HINCRBY', KEYS[4], 'count', #payloads) end
 end
 -- A chunk has at most 1,000 links; unpack fails near 8,000.
 if #payloads > 0 then redis.call('RPUSH', KEYS[1], unpack(payloads)) end
 redis.call('HSET', KEYS[2], 'chunk', number, 'chunk_enqueued', #payloads, 'chunk_duplicates', duplicates,
-  'seen', now_ms())
+  'before_enqueued', state[2] or 0, 'before_duplicates', state[3] or 0, 'seen', now_ms())
 redis.call('HINCRBY', KEYS[2], 'enqueued', #payloads)
 if duplicates > 0 then redis.call('HINCRBY', KEYS[2], 'duplicates', duplicates) end
 redis.call('HINCRBY', KEYS[3], 'enqueued', #payloads)
-return {'ok', #payloads, duplicates}
+return reply('ok', #payloads, duplicates)

@@ -9,6 +9,18 @@ local function crash_key(payload)
   return string.match(payload, '^{"id":"(%x+)"') or redis.sha1hex(payload)
 end
 
+-- How far dedup's buckets have grown, and how many links are in them; dedup.rs explains it.
+local function dedup_growth(meta)
+  local grown = redis.call('HMGET', meta, 'level', 'split', 'count')
+  return tonumber(grown[1]) or 0, tonumber(grown[2]) or 0, tonumber(grown[3]) or 0
+end
+
+-- Whether a caller that chose buckets for this level and split chose the right ones.
+local function dedup_is_at(meta, level, split)
+  local level_now, split_now = dedup_growth(meta)
+  return level_now == tonumber(level) and split_now == tonumber(split)
+end
+
 -- Marks that somebody is alive, and keeps the leases in `workers` honest.
 -- Nothing ticked for longer than half a lease: nobody could renew (Redis was away, or its clock jumped), so everybody
 -- gets a whole lease from now before anyone is taken for dead. An expiry further away than a lease comes from a clock
