@@ -1,6 +1,8 @@
 //! Arguments, read low and turned once into a checked configuration.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use common::host::HostRate;
 use common::media::MediaTypes;
 use common::retry::RetryPolicy;
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
@@ -9,6 +11,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::content::Verify;
+use crate::inspect::{Dimensions, parse_dimensions};
+use crate::metrics::server::MetricsAddress;
 use crate::storage::SyncPolicy;
 use crate::storage::layout::Layout;
 
@@ -28,6 +33,8 @@ struct Cli {
     storage: StorageArgs,
     #[command(flatten)]
     download: DownloadArgs,
+    #[command(flatten)]
+    content: ContentArgs,
     #[command(flatten)]
     process: ProcessArgs,
 }
@@ -64,6 +71,9 @@ struct DownloadArgs {
     /// Downloads at once from one host
     #[arg(long, env = "IMGQ_HOST_CONCURRENCY", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=2000))]
     host_concurrency: u32,
+    /// Requests to one host from the whole fleet, as in 40/s, 90/m or 1000/h  [default: no bound]
+    #[arg(long, env = "IMGQ_HOST_RATE", value_name = "RATE")]
+    host_rate: Option<HostRate>,
     /// Until a connection stands
     #[arg(long, env = "IMGQ_CONNECT_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     connect_timeout: Duration,
@@ -82,9 +92,33 @@ struct DownloadArgs {
     /// Networks that the address guard lets through, as in 10.0.0.0/8,127.0.0.0/8
     #[arg(long, env = "IMGQ_ALLOW_NETWORKS", value_name = "CIDRS", default_value = "", hide_default_value = true, value_parser = parse_networks)]
     allow_networks: Networks,
+    /// Go through the proxies that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name. The proxy then resolves the names in
+    /// links and connects to whatever they are: the address guard sees only addresses that stand in the links themselves
+    #[arg(long, env = "IMGQ_PROXY_FROM_ENVIRONMENT", value_parser = BoolishValueParser::new())]
+    proxy_from_environment: bool,
     /// What the worker calls itself
     #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
     user_agent: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Content")]
+struct ContentArgs {
+    /// The smallest image, as in 256x256  [default: any]
+    #[arg(long, env = "IMGQ_MIN_SIZE", value_name = "WxH", value_parser = parse_dimensions)]
+    min_size: Option<Dimensions>,
+    /// The smallest object  [default: any]
+    #[arg(long, env = "IMGQ_MIN_BYTES", value_name = "SIZE", value_parser = parse_size)]
+    min_bytes: Option<u64>,
+    /// How closely images are looked at: header (type and dimensions), decode (all of it)
+    #[arg(long, env = "IMGQ_VERIFY", value_name = "HOW", default_value = "header", hide_possible_values = true)]
+    verify: Verify,
+    /// A file of placeholders that hosts serve for removed images, beside those that are known
+    #[arg(long, env = "IMGQ_PLACEHOLDERS", value_name = "FILE")]
+    placeholders: Option<PathBuf>,
+    /// Leave alone what a host's X-Robots-Tag says noai, noimageai, noindex, noimageindex or none of
+    #[arg(long, env = "IMGQ_RESPECT_ROBOTS", value_parser = BoolishValueParser::new())]
+    respect_robots: bool,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +127,9 @@ struct ProcessArgs {
     /// After SIGTERM: how long downloads may go on before they are given back
     #[arg(long, env = "IMGQ_GRACE", value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
     grace: Duration,
+    /// Serve /metrics (Prometheus) and /healthz, as in 127.0.0.1:9100 or :9100; port 0 takes a free one  [default: off]
+    #[arg(long, env = "IMGQ_METRICS", value_name = "ADDR")]
+    metrics: Option<MetricsAddress>,
     /// Stop, as on SIGTERM, when standard input closes: whoever started this worker is gone
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -125,13 +162,22 @@ pub(crate) struct Config {
     pub(crate) results_max: Option<u64>,
     pub(crate) concurrency: usize,
     pub(crate) host_concurrency: usize,
+    pub(crate) host_rate: Option<HostRate>,
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) total_timeout: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) allow_networks: Vec<IpNet>,
+    pub(crate) proxy_from_environment: bool,
     pub(crate) user_agent: String,
+    pub(crate) min_size: Option<Dimensions>,
+    /// 0 for any.
+    pub(crate) min_bytes: u64,
+    pub(crate) verify: Verify,
+    pub(crate) placeholders: Option<PathBuf>,
+    pub(crate) respect_robots: bool,
     pub(crate) grace: Duration,
+    pub(crate) metrics: Option<MetricsAddress>,
     pub(crate) exit_with_stdin: bool,
 }
 
@@ -139,7 +185,20 @@ impl Config {
     /// Reads the command line and the environment; ends the process with code 2 and a message when they make no sense.
     pub(crate) fn from_command_line() -> Config {
         let matches = empty_variables_are_unset(Cli::command()).get_matches();
-        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Config::from(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    }
+
+    /// What these arguments alone make of it, for unit tests.
+    #[cfg(test)]
+    pub(crate) fn of(arguments: &[&str]) -> Config {
+        let without_environment = Cli::command().mut_args(|arg| arg.env(None::<&str>));
+        let matches = without_environment.get_matches_from([&["worker"], arguments].concat());
+        Config::from(Cli::from_arg_matches(&matches).expect("arguments that make sense"))
+    }
+}
+
+impl From<Cli> for Config {
+    fn from(cli: Cli) -> Config {
         Config {
             redis_url: cli.queue.redis_url().to_owned(),
             queue: cli.queue.queue,
@@ -151,13 +210,21 @@ impl Config {
             results_max: cli.storage.results_max,
             concurrency: cli.download.concurrency as usize,
             host_concurrency: cli.download.host_concurrency as usize,
+            host_rate: cli.download.host_rate,
             connect_timeout: cli.download.connect_timeout,
             idle_timeout: cli.download.idle_timeout,
             total_timeout: cli.download.total_timeout,
             retry: RetryPolicy { max_attempts: cli.download.max_attempts, delay: cli.download.retry_delay },
             allow_networks: cli.download.allow_networks.0,
+            proxy_from_environment: cli.download.proxy_from_environment,
             user_agent: cli.download.user_agent,
+            min_size: cli.content.min_size,
+            min_bytes: cli.content.min_bytes.unwrap_or(0),
+            verify: cli.content.verify,
+            placeholders: cli.content.placeholders,
+            respect_robots: cli.content.respect_robots,
             grace: cli.process.grace,
+            metrics: cli.process.metrics,
             exit_with_stdin: cli.process.exit_with_stdin,
         }
     }

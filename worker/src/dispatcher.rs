@@ -1,20 +1,34 @@
-//! The dispatcher: claims jobs for free slots, starts them, and compares with Redis what this worker holds.
+//! The dispatcher: claims jobs, starts them as slots and hosts allow, and compares with Redis what this worker holds.
 //!
-//! It claims only what it can start. It never claims and compares at the same time, so a comparison cannot meet the jobs
-//! of a claim whose answer is still under way.
+//! A little more is claimed than can start, so that no slot stands empty for the round trip of a claim. It never claims and
+//! compares at the same time, so a comparison cannot meet the jobs of a claim whose answer is still under way.
 
+use crate::attempt::Learnt;
 use crate::heartbeater::Vitals;
+use crate::host_gate::{HostGate, Standing};
 use crate::ledger::Ledger;
-use crate::processor::{Processor, random_u128, report_crashed};
+use crate::metrics::Metrics;
+use crate::processor::{Prepared, Processed, Processor, random_u128, report_crashed};
+use crate::settler::Outgoing;
 use crate::shutdown::{Shutdown, Stage};
+use crate::storage::Existing;
 use crate::storage::health::{Condition, Health};
 use common::error::{QueueError, ReconnectBackoff};
+use common::host::HostRate;
 use common::job::Job;
-use common::queue::{Claim, ClaimedJob, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, WorkerName};
+use common::outcome::Failure;
+use common::queue::{
+    Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
+    WorkerName,
+};
+use common::retry::{DELAY_MAX, RetryPolicy};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -26,14 +40,29 @@ const EMPTY_WAIT_MAX: Duration = Duration::from_secs(2);
 const PAUSED_WAIT: Duration = Duration::from_millis(1000);
 /// With as many results as there may be, readers are given this long before it is looked at again.
 const FULL_WAIT: Duration = Duration::from_millis(500);
+/// Objects that are downloaded and not stored yet are bounded as well: with the downloads, this many times the slots.
+const STORING_FACTOR: usize = 3;
+/// Objects looked for in one order to one writer: few enough that two share the work of a claim.
+const LOOK_UPS_MAX: usize = 32;
 /// A storage that cannot be used is looked at this often.
 const STORAGE_WAIT: Duration = Duration::from_millis(200);
 /// How often the jobs in flight are compared with Redis: every few heartbeats.
 const COMPARE_EVERY: Duration = Duration::from_secs(6);
 /// When few slots are free and others are busy, more are about to be: one claim for many is cheaper than many for one.
 const GATHER: Duration = Duration::from_millis(1);
+/// Jobs are claimed ahead for so long. A claim under load takes 4 ms to come back, and to look for its objects as long
+/// again; with half as much, slots stood empty for a tenth of the time. And one claim for many is cheaper than many for one.
+const AHEAD: Duration = Duration::from_millis(20);
+/// As many as that times the slots at most.
+const AHEAD_FACTOR: usize = 4;
+/// While jobs wait here, Redis is asked this often whether their hosts are still to be asked.
+const HOSTS_EVERY: Duration = Duration::from_millis(100);
+/// With more jobs in `delayed` than it holds well, the queue is gone round at this pace.
+const ROTATED_WAIT: Duration = Duration::from_millis(50);
 /// A push wakes every waiting worker; the claims of a large fleet are spread a little.
 const WAKE_JITTER_US: u64 = 2000;
+/// The longest that a host which does not answer is left alone before it is tried again.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Why dispatching ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +75,32 @@ pub(crate) enum End {
 
 type Waiting = Pin<Box<dyn Future<Output = (ReadyWaiter, Result<(), QueueError>)> + Send>>;
 
+/// How much may be done at once, and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Downloads at once.
+    pub(crate) concurrency: usize,
+    /// Downloads at once from one host.
+    pub(crate) host_concurrency: usize,
+    /// Requests to one host from the whole fleet.
+    pub(crate) host_rate: Option<HostRate>,
+    /// Results that there may be before nothing more is claimed.
+    pub(crate) results_max: Option<u64>,
+    pub(crate) retry: RetryPolicy,
+}
+
 /// What a dispatcher works with.
 pub(crate) struct Hands {
     pub(crate) queue: Arc<Queue>,
     pub(crate) worker: WorkerName,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) processor: Arc<Processor>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) storage: Arc<Health>,
-    /// Results that there may be before nothing more is claimed.
-    pub(crate) results_max: Option<u64>,
+    pub(crate) limits: Limits,
     pub(crate) vitals: Arc<Vitals>,
     /// To the settler.
-    pub(crate) settlements: mpsc::UnboundedSender<(LeaseField, Settlement)>,
+    pub(crate) outgoing: mpsc::UnboundedSender<Outgoing>,
     pub(crate) shutdown: Shutdown,
     /// Turns true when the worker was taken for dead.
     pub(crate) reaped: watch::Receiver<bool>,
@@ -66,10 +109,21 @@ pub(crate) struct Hands {
 /// Dispatches for one worker name.
 pub(crate) struct Dispatcher {
     hands: Hands,
-    tasks: JoinSet<Settlement>,
+    /// Jobs whose objects are being looked for.
+    look_ups: FuturesUnordered<LookUp>,
+    looking: usize,
+    gate: HostGate<Claimed>,
+    tasks: JoinSet<Processed>,
     running: HashMap<Id, Running>,
+    /// Of those that run, how many are still being downloaded. The others hold no slot: while the storage takes an object
+    /// the next download goes on, which makes a third more of them in the same time.
+    downloading: usize,
+    /// Tasks whose bodies are whole.
+    downloaded: (mpsc::UnboundedSender<Id>, mpsc::UnboundedReceiver<Id>),
     /// Of the last claim or comparison; only rises, for the whole life of the name.
     number: u64,
+    pace: Pace,
+    claimed_at: Instant,
     compare_at: Instant,
     /// The connection that the last comparison was made over.
     generation: u64,
@@ -77,13 +131,67 @@ pub(crate) struct Dispatcher {
     waiting: Option<Waiting>,
 }
 
+/// A job that waits for its turn.
+struct Claimed {
+    job: ClaimedJob,
+    prepared: Prepared,
+    not_before: Instant,
+}
+
+/// Jobs, and what was found of each in the storage.
+type LookedUp = (Vec<Claimed>, Vec<Option<Existing>>);
+
+/// Jobs whose objects are being looked for. They can be taken back at any time: a storage may never answer.
+struct LookUp {
+    claimed: Vec<Claimed>,
+    found: Pin<Box<dyn Future<Output = Vec<Option<Existing>>> + Send>>,
+}
+
+impl Future for LookUp {
+    type Output = LookedUp;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<LookedUp> {
+        let found = ready!(self.found.as_mut().poll(context));
+        Poll::Ready((std::mem::take(&mut self.claimed), found))
+    }
+}
+
+/// How many jobs a second are done.
+struct Pace {
+    per_second: f64,
+    done: u32,
+    since: Instant,
+}
+
+impl Pace {
+    /// Long enough for a figure, short enough to follow the load.
+    const WINDOW: Duration = Duration::from_millis(20);
+
+    fn per_second(&mut self, now: Instant) -> f64 {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= Self::WINDOW {
+            self.per_second = f64::from(self.done) / elapsed.as_secs_f64();
+            (self.done, self.since) = (0, now);
+        }
+        self.per_second
+    }
+}
+
 impl Dispatcher {
     pub(crate) fn new(hands: Hands) -> Dispatcher {
+        let now = Instant::now();
         Dispatcher {
+            look_ups: FuturesUnordered::new(),
+            looking: 0,
+            gate: HostGate::new(hands.limits.host_concurrency),
             tasks: JoinSet::new(),
             running: HashMap::new(),
+            downloading: 0,
+            downloaded: mpsc::unbounded_channel(),
             number: 0,
-            compare_at: Instant::now() + COMPARE_EVERY,
+            pace: Pace { per_second: 0.0, done: 0, since: now },
+            claimed_at: now,
+            compare_at: now + COMPARE_EVERY,
             generation: hands.queue.connection_generation(),
             waiter: Some(hands.queue.ready_waiter()),
             waiting: None,
@@ -120,44 +228,92 @@ impl Dispatcher {
         if reconnected || Instant::now() >= self.compare_at {
             return self.compare().await;
         }
-        let free = match self.hands.storage.condition() {
-            Condition::Good => self.hands.ledger.free(),
+        let max = match self.hands.storage.condition() {
+            Condition::Good => self.wanted().await,
             // One job tries it.
             Condition::Trial => 1_usize.saturating_sub(self.hands.ledger.held()),
             Condition::Bad(why) => {
                 self.say_waiting(&format!("the storage cannot be used: {why}"));
+                // Others may have a better one.
+                self.give_back_waiting();
                 self.idle(STORAGE_WAIT, false).await;
                 return Ok(Step::Go);
             }
         };
-        if free == 0 {
-            self.idle(self.until_compare(), false).await;
+        let asks_about_hosts = self.gate.waiting() > 0 && self.claimed_at.elapsed() >= HOSTS_EVERY;
+        if max == 0 && !asks_about_hosts {
+            self.idle(self.until_look(), false).await;
             return Ok(Step::Go);
         }
-        let gathers = free < (free + self.hands.ledger.held()).div_ceil(4) && self.hands.ledger.held() > 0;
-        let free = if gathers {
-            tokio::time::sleep(GATHER).await;
-            self.hands.ledger.free()
-        } else {
-            free
-        };
+        self.claim(max).await
+    }
+
+    /// How many jobs to claim: enough to fill the free slots, and those that get free before the next claim.
+    async fn wanted(&mut self) -> usize {
+        let slots = self.hands.limits.concurrency;
+        let running = self.downloading;
+        if slots - running.min(slots) < slots.div_ceil(4) && running > 0 && self.gate.startable() + self.looking == 0 {
+            self.work_during(tokio::time::sleep(GATHER)).await;
+        }
+        let now = Instant::now();
+        let free = slots.saturating_sub(self.downloading);
+        let ahead = ((self.pace.per_second(now) * AHEAD.as_secs_f64()) as usize).min(AHEAD_FACTOR * slots);
+        let startable = self.gate.startable() + self.looking;
+        let want = (free + ahead).saturating_sub(startable);
+        // Jobs that wait for a host which is quick, only not all at once, are soon done: those behind them wait no longer
+        // than that. And if Redis is slow to confirm, nothing more is begun.
+        let (_, in_quick_lanes) = self.gate.waiting_at(now);
+        let settling = self.hands.ledger.held().saturating_sub(self.running.len() + self.gate.waiting() + self.looking);
+        if settling > 4 * slots + 64 || (free == 0 && want < ahead.div_ceil(2).max(1)) {
+            return 0;
+        }
+        want.min((2 * slots + ahead).saturating_sub(in_quick_lanes))
+    }
+
+    async fn claim(&mut self, max: usize) -> Result<Step, QueueError> {
         self.number += 1;
-        let claim = self.hands.queue.claim(&self.hands.worker, self.number, free, self.hands.results_max).await?;
+        self.claimed_at = Instant::now();
+        let Limits { host_rate, results_max, retry, .. } = self.hands.limits;
+        let (waiting, _) = self.gate.waiting_at(self.claimed_at);
+        let request = ClaimRequest { max, results_max, host_rate, free_refusals: retry.free_refusals(), waiting };
+        let confirmed = self.hands.ledger.confirmations();
+        let (queue, worker, number) = (Arc::clone(&self.hands.queue), self.hands.worker.clone(), self.number);
+        let metrics = Arc::clone(&self.hands.metrics);
+        let claim = self.work_during(async move {
+            let asked = Instant::now();
+            let claim = queue.claim(&worker, number, &request).await;
+            metrics.claim(&claim, asked.elapsed());
+            claim
+        });
+        let claim = claim.await?;
         if claim != Claim::Full {
             self.say_waiting("");
         }
         match claim {
-            Claim::Jobs { jobs, next_due } if jobs.is_empty() => {
-                let wait = next_due.unwrap_or(EMPTY_WAIT_MAX).min(EMPTY_WAIT_MAX);
-                self.idle(wait.min(self.until_compare()), true).await;
-                Ok(Step::Go)
-            }
-            Claim::Jobs { jobs, .. } => {
-                for job in jobs {
-                    if job.crashes == 2 {
-                        return self.run_suspect(job).await;
+            Claim::Jobs { jobs, next_due, more, rotated, left_alone } => {
+                for host in left_alone {
+                    self.hold_all(&host);
+                }
+                let came = jobs.len();
+                if jobs.first().is_some_and(|job| job.crashes == 2) {
+                    // It was claimed alone.
+                    for suspect in jobs {
+                        if let Step::Reaped = self.run_suspect(suspect).await? {
+                            return Ok(Step::Reaped);
+                        }
                     }
-                    self.start(job);
+                    return Ok(Step::Go);
+                }
+                self.admit(jobs);
+                if came == 0 && max > 0 && rotated {
+                    self.idle(ROTATED_WAIT.min(self.until_look()), false).await;
+                } else if came == 0 && max > 0 && !more {
+                    if host_rate.is_some() && self.hands.ledger.confirmations() != confirmed {
+                        // A start that was not needed may have come back just after the claim.
+                        return Ok(Step::Go);
+                    }
+                    let wait = next_due.unwrap_or(EMPTY_WAIT_MAX).min(EMPTY_WAIT_MAX);
+                    self.idle(wait.min(self.until_look()), true).await;
                 }
                 Ok(Step::Go)
             }
@@ -166,7 +322,7 @@ impl Dispatcher {
                 Ok(Step::Go)
             }
             Claim::Full => {
-                let max = self.hands.results_max.unwrap_or_default();
+                let max = results_max.unwrap_or_default();
                 self.say_waiting(&format!("there are {max} results that the readers have not taken (--results-max)"));
                 self.idle(FULL_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false).await;
                 Ok(Step::Go)
@@ -187,41 +343,232 @@ impl Dispatcher {
         }
     }
 
-    fn start(&mut self, job: ClaimedJob) {
-        if !self.hands.ledger.enter(&job.field) {
-            return;
+    fn settle(&self, field: LeaseField, settlement: Settlement) {
+        // The settler lives as long as this sender.
+        let _ = self.hands.outgoing.send(Outgoing::Job(field, settlement));
+    }
+
+    fn tell(&self, news: HostNews) {
+        let _ = self.hands.outgoing.send(Outgoing::Host(news));
+    }
+
+    /// Enters claimed jobs, and has their objects looked for.
+    fn admit(&mut self, jobs: Vec<ClaimedJob>) {
+        let now = Instant::now();
+        let mut looking = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            if !self.hands.ledger.enter(&job.field) {
+                continue;
+            }
+            match (self.hands.processor.prepare(&job), job.start) {
+                (Err(settlement), _) => self.settle(job.field, settlement),
+                (Ok(prepared), Start::Refused(reason)) => {
+                    let settlement = self.hands.processor.refused(prepared, reason);
+                    self.settle(job.field, settlement);
+                }
+                (Ok(prepared), Start::After(wait)) => looking.push(Claimed { job, prepared, not_before: now + wait }),
+                (Ok(prepared), Start::Probe(_)) => looking.push(Claimed { job, prepared, not_before: now }),
+            }
         }
+        while !looking.is_empty() {
+            let rest = looking.split_off(looking.len().min(LOOK_UPS_MAX));
+            let part = std::mem::replace(&mut looking, rest);
+            let wanted = part.iter().map(|claimed| self.hands.processor.candidates(&claimed.prepared)).collect();
+            let processor = Arc::clone(&self.hands.processor);
+            self.looking += part.len();
+            let found = Box::pin(async move { processor.look_up(wanted).await });
+            self.look_ups.push(LookUp { claimed: part, found });
+        }
+    }
+
+    /// Settles jobs whose objects are there, and puts the others into their hosts' lanes.
+    fn looked_up(&mut self, (claimed, found): LookedUp) {
+        self.looking -= claimed.len();
+        for (claimed, found) in claimed.into_iter().zip(found) {
+            let Claimed { job, prepared, not_before } = claimed;
+            let host = Arc::clone(prepared.host());
+            if let Some(object) = found.and_then(|found| self.hands.processor.object_of(&prepared, found)) {
+                self.hands.vitals.count_done();
+                self.learn(&host, Learnt::NotAsked, None, false);
+                self.settle(job.field, self.hands.processor.exists(prepared, object));
+                continue;
+            }
+            self.gate.push(&host, Claimed { job, prepared: prepared.looked_up(), not_before }, not_before);
+        }
+    }
+
+    /// Starts what may start, as long as there are slots.
+    fn fill(&mut self) {
+        let slots = match self.hands.storage.condition() {
+            Condition::Good => self.hands.limits.concurrency,
+            Condition::Trial => usize::from(self.running.is_empty()),
+            Condition::Bad(_) => 0,
+        };
+        let now = Instant::now();
+        while self.downloading < slots && self.running.len() < slots * STORING_FACTOR {
+            let Some(claimed) = self.gate.next(now) else { break };
+            self.start(claimed);
+        }
+        // Whatever changes the lanes ends here.
+        self.hands.metrics.waits(self.gate.waiting() + self.looking);
+    }
+
+    fn start(&mut self, claimed: Claimed) {
+        let Claimed { job, prepared, .. } = claimed;
         let processor = Arc::clone(&self.hands.processor);
-        let claimed = job.clone();
-        let task = self.tasks.spawn(async move { processor.process(&claimed).await });
-        self.running.insert(task.id(), Running { job, task });
+        let host = Arc::clone(prepared.host());
+        let is_fresh = prepared.is_fresh();
+        let downloaded = self.downloaded.0.clone();
+        // The dispatcher lives as long as its tasks.
+        let downloaded = move || _ = downloaded.send(tokio::task::id());
+        let task = self.tasks.spawn(async move { processor.process(prepared, downloaded).await });
+        self.downloading += 1;
+        self.running.insert(task.id(), Running { job, host, is_fresh, is_downloading: true, task });
+    }
+
+    /// A body is whole: its slot and its place at the host are free.
+    fn free_slot(&mut self, id: Id) {
+        if let Some(running) = self.running.get_mut(&id)
+            && running.is_downloading
+        {
+            running.is_downloading = false;
+            self.downloading -= 1;
+            self.gate.leave(&running.host);
+        }
     }
 
     /// Passes on what finished tasks decided.
     fn collect_finished(&mut self) {
+        while let Ok(id) = self.downloaded.1.try_recv() {
+            self.free_slot(id);
+        }
         while let Some(finished) = self.tasks.try_join_next_with_id() {
             self.pass_on(finished);
         }
+        self.fill();
     }
 
-    fn pass_on(&mut self, finished: Result<(Id, Settlement), JoinError>) {
-        let (id, settlement) = match finished {
-            Ok((id, settlement)) => (id, Some(settlement)),
+    fn pass_on(&mut self, finished: Result<(Id, Processed), JoinError>) {
+        let (id, processed) = match finished {
+            Ok((id, processed)) => (id, Some(processed)),
             Err(error) => (error.id(), None),
         };
-        let Some(Running { job, .. }) = self.running.remove(&id) else { return };
-        // A panic is the job's crash without the process: it would happen again on every worker.
-        let settlement = settlement.unwrap_or_else(|| match Job::read(&job.payload, random_u128()) {
-            Ok(job) => report_crashed(job),
-            Err(_) => Settlement::Release,
-        });
+        let Some(Running { job, host, is_fresh, is_downloading, .. }) = self.running.remove(&id) else { return };
+        if is_downloading {
+            self.downloading -= 1;
+            self.gate.leave(&host);
+        }
+        self.pace.done += 1;
         self.hands.vitals.count_done();
-        // The settler lives as long as this sender.
-        let _ = self.hands.settlements.send((job.field, settlement));
+        let settlement = match processed {
+            Some(Processed { settlement, learnt }) => {
+                let probe = if let Start::Probe(reason) = job.start { Some(reason) } else { None };
+                self.learn(&host, learnt, probe, is_fresh);
+                settlement
+            }
+            // A panic is the job's crash without the process: it would happen again on every worker.
+            None => match Job::read(&job.payload, random_u128()) {
+                Ok(job) => report_crashed(job),
+                Err(_) => Settlement::Release,
+            },
+        };
+        self.settle(job.field, settlement);
     }
 
-    fn until_compare(&self) -> Duration {
-        self.compare_at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    /// Draws conclusions about a host, and tells the others where they matter to them.
+    fn learn(&mut self, host: &Arc<str>, learnt: Learnt, probe: Option<Failure>, is_fresh: bool) {
+        let first = self.hands.limits.retry.delay;
+        let name = host.to_string();
+        match learnt {
+            Learnt::Answers => {
+                self.gate.answered(host);
+                if probe.is_some() {
+                    self.tell(HostNews::Answered { host: name });
+                }
+            }
+            Learnt::NotAsked => {
+                if let Some(rate) = self.hands.limits.host_rate {
+                    self.tell(HostNews::Unused { host: name, interval: rate.interval() });
+                }
+            }
+            Learnt::Refuses(reason, server_wait) => {
+                self.tell(HostNews::Refused { host: name, reason, server_wait, first, longest: DELAY_MAX });
+                self.hold_all(host);
+            }
+            Learnt::Fails(reason) => {
+                // That a link fails again says nothing new about its host.
+                let standing = if is_fresh { self.gate.failed(host) } else { Standing::Up };
+                let is_down = standing != Standing::Up;
+                let longest = SILENCE_MAX;
+                if probe == Some(Failure::RateLimited) {
+                    // What it says now is not that it wants to be left alone.
+                    self.tell(HostNews::Answered { host: name });
+                    return;
+                }
+                if probe.is_some() {
+                    self.tell(HostNews::Refused { host: name, reason, server_wait: None, first, longest });
+                } else if is_down {
+                    self.tell(HostNews::Silent { host: name, reason, first, longest });
+                }
+                if standing == Standing::FoundDown {
+                    tracing::warn!(%host, "the host only fails ({reason}); it is left alone for a while");
+                } else if probe.is_some() {
+                    tracing::info!(%host, "the host still fails ({reason})");
+                }
+                if probe.is_some() || is_down {
+                    self.hold_all(host);
+                }
+            }
+        }
+    }
+
+    /// Gives back what was not started.
+    fn give_back_waiting(&mut self) {
+        // Jobs whose objects are looked for: a storage that is stuck does not say when it will answer.
+        self.looking = 0;
+        let looking = std::mem::take(&mut self.look_ups).into_iter().flat_map(|look_up| look_up.claimed);
+        for claimed in looking.chain(self.gate.drain_all()) {
+            self.settle(claimed.job.field, Settlement::Release);
+        }
+    }
+
+    /// Gives back what waits for a host that is to be left alone, until it may be asked again.
+    fn hold_all(&mut self, host: &str) {
+        for Claimed { job, prepared, .. } in self.gate.drain(host) {
+            self.settle(job.field, prepared.held());
+        }
+    }
+
+    /// Until something has to be looked at that does not happen by itself.
+    fn until_look(&self) -> Duration {
+        let now = Instant::now();
+        let compare = self.compare_at.saturating_duration_since(now);
+        let hosts = (self.gate.waiting() > 0).then(|| (self.claimed_at + HOSTS_EVERY).saturating_duration_since(now));
+        compare.min(hosts.unwrap_or(compare)).max(Duration::from_millis(1))
+    }
+
+    /// Waits for `future`, and goes on starting and passing on jobs meanwhile.
+    async fn work_during<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        loop {
+            let next_start = sleep_until(self.gate.next_start());
+            tokio::select! {
+                output = &mut future => return output,
+                Some(finished) = self.tasks.join_next_with_id() => {
+                    self.pass_on(finished);
+                    self.collect_finished();
+                }
+                Some(id) = self.downloaded.1.recv() => {
+                    self.free_slot(id);
+                    self.collect_finished();
+                }
+                Some(looked_up) = self.look_ups.next() => {
+                    self.looked_up(looked_up);
+                    self.fill();
+                }
+                () = next_start => self.fill(),
+            }
+        }
     }
 
     /// Waits, whatever is done meanwhile, unless the worker is stopping or dead: Redis is away, and to ask it again with
@@ -237,7 +584,9 @@ impl Dispatcher {
     /// Waits for at most `at_most`, and less when something happens that may matter: a slot is free, a task is done, the
     /// worker is stopping or dead, and with `for_jobs` when the queue has a job.
     async fn idle(&mut self, at_most: Duration, for_jobs: bool) {
-        let changed = self.hands.ledger.changed();
+        let ledger = Arc::clone(&self.hands.ledger);
+        let changed = ledger.changed();
+        let next_start = sleep_until(self.gate.next_start());
         if for_jobs
             && self.waiting.is_none()
             && let Some(mut waiter) = self.waiter.take()
@@ -252,14 +601,17 @@ impl Dispatcher {
         // A wait for jobs that something else interrupts goes on, and is met again the next time: to drop it would cost
         // its connection.
         let mut waiting = if for_jobs { self.waiting.take().unwrap_or(no_wait) } else { no_wait };
-        let mut finished = None;
+        let (mut finished, mut looked_up, mut downloaded) = (None, None, None);
         let mut woken = false;
         tokio::select! {
             () = tokio::time::sleep(at_most) => {}
+            () = next_start => {}
             () = changed => {}
             () = self.hands.shutdown.reached(Stage::Finishing) => {}
             _ = self.hands.reaped.wait_for(|reaped| *reaped) => {}
             task = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => finished = task,
+            Some(id) = self.downloaded.1.recv() => downloaded = Some(id),
+            Some(done) = self.look_ups.next() => looked_up = Some(done),
             (waiter, result) = &mut waiting, if for_jobs => {
                 self.waiter = Some(waiter);
                 woken = true;
@@ -278,13 +630,23 @@ impl Dispatcher {
         if let Some(finished) = finished {
             self.pass_on(finished);
         }
+        if let Some(looked_up) = looked_up {
+            self.looked_up(looked_up);
+        }
+        if let Some(id) = downloaded {
+            self.free_slot(id);
+        }
+        self.collect_finished();
     }
 
     /// Compares what this worker holds with what Redis holds for it: adopts what memory lacks, drops what Redis lacks.
     async fn compare(&mut self) -> Result<Step, QueueError> {
         self.hands.ledger.begin_comparison();
         self.number += 1;
-        let in_redis = match self.hands.queue.reconcile(&self.hands.worker, self.number).await? {
+        let (queue, worker, number) = (Arc::clone(&self.hands.queue), self.hands.worker.clone(), self.number);
+        let answer = self.work_during(async move { queue.reconcile(&worker, number).await }).await;
+        self.hands.metrics.compared(&answer);
+        let in_redis = match answer? {
             Reconciled::Holds(jobs) => jobs,
             Reconciled::Reaped => return Ok(Step::Reaped),
         };
@@ -298,18 +660,30 @@ impl Dispatcher {
             .map(|(id, _)| *id)
             .collect();
         for id in lost {
-            if let Some(Running { job, task }) = self.running.remove(&id) {
+            if let Some(Running { job, host, is_downloading, task, .. }) = self.running.remove(&id) {
                 tracing::warn!("Redis no longer knows that this worker has job {:?}; abandoned", job.field);
+                self.hands.metrics.abandoned();
                 // It would hold a place at its host, and nobody would hear of it. What it stored is complete or nothing.
                 task.abort();
+                if is_downloading {
+                    self.downloading -= 1;
+                    self.gate.leave(&host);
+                }
                 self.hands.ledger.settled(std::iter::once(&job.field));
             }
         }
-        let mut suspects = Vec::new();
+        for claimed in self.gate.extract(|claimed| fields.contains(&claimed.job.field)) {
+            tracing::warn!("Redis no longer knows that this worker has job {:?}; dropped", claimed.job.field);
+            self.hands.metrics.abandoned();
+            self.hands.ledger.settled(std::iter::once(&claimed.job.field));
+        }
+        let (mut suspects, mut adopted) = (Vec::new(), Vec::new());
         for job in self.hands.ledger.unknown(in_redis) {
             tracing::warn!("Redis says that this worker has job {:?}; adopted", job.field);
-            if job.crashes == 2 { suspects.push(job) } else { self.start(job) }
+            self.hands.metrics.adopted();
+            if job.crashes == 2 { suspects.push(job) } else { adopted.push(job) }
         }
+        self.admit(adopted);
         for suspect in suspects {
             if let Step::Reaped = self.run_suspect(suspect).await? {
                 return Ok(Step::Reaped);
@@ -343,7 +717,7 @@ impl Dispatcher {
         };
         self.hands.ledger.settled(std::iter::once(&suspect.field));
         if ours && self.hands.shutdown.stage() == Stage::Running {
-            self.start(suspect);
+            self.start_alone(suspect);
             while self.hands.ledger.held() > 0 {
                 if let Some(step) = self.wait_for_ledger().await {
                     return Ok(step);
@@ -351,6 +725,18 @@ impl Dispatcher {
             }
         }
         Ok(Step::Go)
+    }
+
+    /// Starts a job past its lane, which is empty.
+    fn start_alone(&mut self, job: ClaimedJob) {
+        self.hands.ledger.enter(&job.field);
+        match self.hands.processor.prepare(&job) {
+            Ok(prepared) => {
+                self.gate.enter(prepared.host());
+                self.start(Claimed { job, prepared, not_before: Instant::now() });
+            }
+            Err(settlement) => self.settle(job.field, settlement),
+        }
     }
 
     /// Waits for something to change; tells when the loop has to be left.
@@ -370,6 +756,7 @@ impl Dispatcher {
     pub(crate) async fn finish(mut self, deadline: Instant) {
         let until_deadline = tokio::time::sleep(deadline.saturating_duration_since(Instant::now()));
         tokio::pin!(until_deadline);
+        self.give_back_waiting();
         // Not for the tasks of abandoned jobs, which may take a moment to end.
         while !self.running.is_empty() {
             tokio::select! {
@@ -378,7 +765,9 @@ impl Dispatcher {
                 Some(finished) = self.tasks.join_next_with_id() => self.pass_on(finished),
             }
         }
-        self.collect_finished();
+        while let Some(finished) = self.tasks.try_join_next_with_id() {
+            self.pass_on(finished);
+        }
         // Dropping the set aborts its tasks: their temporary files are removed, and their results are never sent.
         self.tasks.abort_all();
         let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running.job.field).collect();
@@ -387,14 +776,14 @@ impl Dispatcher {
         }
         rest.sort_by_key(LeaseField::order);
         for field in rest {
-            let _ = self.hands.settlements.send((field, Settlement::Release));
+            self.settle(field, Settlement::Release);
         }
         // Jobs that Redis holds for this worker and nobody here runs (a suspect that waited for its turn) go back too.
         self.hands.ledger.begin_comparison();
         self.number += 1;
         if let Ok(Reconciled::Holds(jobs)) = self.hands.queue.reconcile(&self.hands.worker, self.number).await {
             for job in self.hands.ledger.unknown(jobs) {
-                let _ = self.hands.settlements.send((job.field, Settlement::Release));
+                self.settle(job.field, Settlement::Release);
             }
         }
     }
@@ -403,10 +792,21 @@ impl Dispatcher {
 /// A job that a task is at.
 struct Running {
     job: ClaimedJob,
+    host: Arc<str>,
+    /// It was its first attempt.
+    is_fresh: bool,
+    is_downloading: bool,
     task: AbortHandle,
 }
 
 enum Step {
     Go,
     Reaped,
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

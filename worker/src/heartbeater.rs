@@ -3,6 +3,7 @@
 //! Its own thread and connection, so that nothing the worker does (hashing, a long poll, a full runtime) can starve it.
 //! The reverse must not happen either: when the main thread is stuck the heartbeat stops, and the jobs go elsewhere.
 
+use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
 use common::error::{QueueError, ReconnectBackoff};
 use common::queue::{Heartbeat, Queue, WorkerName};
@@ -61,7 +62,7 @@ impl Vitals {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is_stuck(&self) -> bool {
+    pub(crate) fn is_stuck(&self) -> bool {
         let pulse = Duration::from_millis(self.pulse_ms.load(Ordering::Relaxed));
         self.epoch.elapsed().saturating_sub(pulse) > STUCK_AFTER
     }
@@ -80,6 +81,7 @@ impl Heartbeater {
         queue: Queue,
         worker: WorkerName,
         vitals: Arc<Vitals>,
+        metrics: Arc<Metrics>,
     ) -> io::Result<(Heartbeater, watch::Receiver<bool>)> {
         let (stop, stopped) = oneshot::channel();
         let (reaped_sender, reaped) = watch::channel(false);
@@ -87,7 +89,7 @@ impl Heartbeater {
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = beat(&queue, &worker, &vitals, &reaped_sender) => {}
+                    () = beat(&queue, &worker, &vitals, &metrics, &reaped_sender) => {}
                     _ = stopped => {}
                 }
             });
@@ -107,9 +109,10 @@ impl Drop for Heartbeater {
 }
 
 /// Beats until the worker is found dead.
-async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, reaped: &watch::Sender<bool>) {
+async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, metrics: &Metrics, reaped: &watch::Sender<bool>) {
     let mut backoff = ReconnectBackoff::default();
     let (mut counted, mut counted_at) = (0, Instant::now());
+    let mut timed = Sums::default();
     loop {
         if vitals.is_stuck() {
             tracing::error!("the main thread is stuck; the heartbeat stops until it moves");
@@ -118,8 +121,12 @@ async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, reaped: &watc
         }
         let done = vitals.done.load(Ordering::Relaxed);
         let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
-        let facts = [("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
-        match queue.heartbeat(worker, &facts).await {
+        let mut facts = vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
+        // Those of the last time that something happened stay.
+        facts.extend(metrics.means_since(&mut timed).map(|means| ("timings", means)));
+        let answer = queue.heartbeat(worker, &facts).await;
+        metrics.heartbeat(&answer);
+        match answer {
             Ok(Heartbeat { alive: false, .. }) => {
                 tracing::warn!("worker {worker} was taken for dead; its jobs are elsewhere now");
                 reaped.send_replace(true);

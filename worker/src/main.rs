@@ -3,19 +3,28 @@
 mod address_guard;
 mod attempt;
 mod cli;
+mod content;
+mod decoding;
 mod dispatcher;
 mod fetch;
 mod heartbeater;
 mod host_gate;
 mod inspect;
 mod ledger;
+mod metrics;
+mod placeholders;
 mod processor;
 mod recoverer;
+mod robots;
 mod settler;
 mod shutdown;
 mod storage;
 mod storage_watch;
 mod supervisor;
+
+/// See Cargo.toml for the reason.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     supervisor::main(cli::Config::from_command_line())

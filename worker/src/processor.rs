@@ -1,15 +1,16 @@
 //! One job from its payload to its settlement: fetch, inspect, store, and decide what the result means.
 
-use crate::attempt::Setback;
+use crate::attempt::{Learnt, Setback, learnt};
 use crate::cli::Config;
+use crate::content::Content;
 use crate::fetch::Fetcher;
-use crate::host_gate::HostGate;
-use crate::inspect::Inspector;
-use crate::storage::Storage;
+use crate::inspect::{Demands, Inspector};
+use crate::metrics::{Metrics, Phase};
 use crate::storage::layout::Layout;
+use crate::storage::{Existing, Kind, Storage, Unstored, Wanted, Written};
+use common::host::host_of;
 use common::job::{Job, JobId, UnreadableJob};
-use common::link::canonical_url;
-use common::media::MediaTypes;
+use common::link::{canonical_url, without_password};
 use common::outcome::{Failure, Outcome, Rejection};
 use common::queue::{ClaimedJob, Settlement};
 use common::report::{Report, StoredObject};
@@ -27,11 +28,49 @@ const CRASHES_MAX: u32 = 3;
 pub(crate) struct Processor {
     fetcher: Fetcher,
     storage: Arc<Storage>,
-    gate: HostGate,
+    metrics: Arc<Metrics>,
     layout: Layout,
-    types: MediaTypes,
+    content: Arc<Content>,
     total_timeout: Duration,
     retry: RetryPolicy,
+}
+
+/// A job that was read.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    job: Job,
+    url: Url,
+    host: Arc<str>,
+    /// Its object was looked for, and is not there.
+    is_looked_up: bool,
+}
+
+impl Prepared {
+    /// Its object is not there.
+    pub(crate) fn looked_up(self) -> Prepared {
+        Prepared { is_looked_up: true, ..self }
+    }
+
+    /// As [`host_of`] names it.
+    pub(crate) fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// No attempt was made at it yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.job.attempts == 0
+    }
+
+    /// Waiting costs it nothing. The payload is written anew, with an id where it had none.
+    pub(crate) fn held(self) -> Settlement {
+        Settlement::Hold { host: self.host.to_string(), job: Some(Box::new(self.job)) }
+    }
+}
+
+/// What an attempt came to.
+pub(crate) struct Processed {
+    pub(crate) settlement: Settlement,
+    pub(crate) learnt: Learnt,
 }
 
 /// Why an attempt stored nothing.
@@ -52,59 +91,119 @@ impl From<Setback> for Obstacle {
 type Success = (StoredObject, u16, bool);
 
 impl Processor {
-    pub(crate) fn new(config: &Config, fetcher: Fetcher, storage: Arc<Storage>) -> Processor {
+    pub(crate) fn new(
+        config: &Config,
+        content: Arc<Content>,
+        fetcher: Fetcher,
+        storage: Arc<Storage>,
+        metrics: Arc<Metrics>,
+    ) -> Processor {
         Processor {
             fetcher,
             storage,
-            gate: HostGate::new(config.host_concurrency),
+            metrics,
             layout: config.layout,
-            types: config.types,
+            content,
             total_timeout: config.total_timeout,
             retry: config.retry,
         }
     }
 
-    /// Does one job. Cancel safety: a dropped call leaves nothing in storage that is not complete.
-    pub(crate) async fn process(&self, claimed: &ClaimedJob) -> Settlement {
-        let job = match Job::read(&claimed.payload, random_u128()) {
-            Ok(job) => job,
-            Err(unreadable) => return report_unreadable(unreadable),
-        };
+    /// Reads a job before it waits for its turn.
+    ///
+    /// # Errors
+    /// What becomes of one that there is nothing to do for.
+    pub(crate) fn prepare(&self, claimed: &ClaimedJob) -> Result<Prepared, Settlement> {
+        let job = Job::read(&claimed.payload, random_u128()).map_err(report_unreadable)?;
         if claimed.crashes >= CRASHES_MAX {
-            return report_crashed(job);
+            return Err(report_crashed(job));
         }
-        let url = match canonical_url(&job.url) {
-            Ok(url) => url,
-            Err(_) => return self.settlement(job, None, Err(Rejection::BadUrl.into()), Duration::ZERO),
+        match canonical_url(&job.url) {
+            Ok(url) => Ok(Prepared { host: Arc::from(&*host_of(&url)), job, url, is_looked_up: false }),
+            Err(_) => {
+                let bad_url = Err(Rejection::BadUrl.into());
+                Err(self.settlement(job, None, bad_url, Duration::ZERO))
+            }
+        }
+    }
+
+    /// Does one job; `downloaded` is called when its body is whole, with the object still to be stored. Cancel safety: a
+    /// dropped call leaves nothing in storage that is not complete.
+    pub(crate) async fn process(&self, prepared: Prepared, downloaded: impl FnOnce()) -> Processed {
+        let _downloads = self.metrics.downloads();
+        let released = Processed { settlement: Settlement::Release, learnt: Learnt::NotAsked };
+        let prepared = match self.unless_exists(prepared).await {
+            Some(Ok(prepared)) => prepared,
+            Some(Err(settlement)) => return Processed { settlement, learnt: Learnt::NotAsked },
+            None => return released,
         };
-        let permit = self.gate.enter(url.host_str().unwrap_or_default()).await;
+        let Prepared { job, url, .. } = prepared;
         let started = Instant::now();
-        let result = match tokio::time::timeout(self.total_timeout, self.attempt(&url)).await {
+        let attempt = self.attempt(&url, job.sha256.clone(), started, downloaded);
+        let attempted = tokio::time::timeout(self.total_timeout, attempt).await;
+        let took = started.elapsed();
+        self.metrics.attempted(took);
+        let result = match attempted {
             Ok(Ok(success)) => Ok(success),
             Ok(Err(Obstacle::Setback(setback))) => Err(setback),
             Ok(Err(Obstacle::Storage(error, status))) => {
-                tracing::warn!(job = %job.id, %url, "cannot store: {error}");
+                tracing::warn!(job = %job.id, url = %without_password(url.as_str()), "cannot store: {error}");
                 if self.storage.is_to_blame(&error).await {
-                    return Settlement::Release;
+                    return released;
                 }
                 Err(Setback::from(Failure::Storage).with_status(status))
             }
             // What waited for a stuck storage until its time was over is not to blame either.
-            Err(_) if self.storage.health().is_bad() || self.storage.health().is_stuck() => return Settlement::Release,
+            Err(_) if self.storage.health().is_bad() || self.storage.health().is_stuck() => return released,
             Err(_) => Err(Failure::TimeoutTotal.into()),
         };
-        drop(permit);
-        tracing::debug!(job = %job.id, %url, ?result, "attempt");
-        self.settlement(job, Some(url), result, started.elapsed())
+        tracing::debug!(job = %job.id, url = %without_password(url.as_str()), ?result, "attempt");
+        let learnt = match &result {
+            Ok((_, _, exists)) => learnt(Outcome::Stored { exists: *exists }, None),
+            Err(setback) => learnt(setback.outcome, setback.server_wait),
+        };
+        Processed { settlement: self.settlement(job, Some(url), result, took), learnt }
     }
 
-    async fn attempt(&self, url: &Url) -> Result<Success, Obstacle> {
-        if let Some(found) = self.already_there(url).await {
-            return Ok((found, 0, true));
+    /// Looks for the object of a job that was not looked for before; `None` when the storage does not answer.
+    async fn unless_exists(&self, prepared: Prepared) -> Option<Result<Prepared, Settlement>> {
+        if prepared.is_looked_up {
+            return Some(Ok(prepared));
         }
+        let look = self.look_up(vec![self.candidates(&prepared)]);
+        let found = tokio::time::timeout(self.total_timeout, look).await.ok()?.pop().flatten();
+        Some(match found.and_then(|found| self.object_of(&prepared, found)) {
+            Some(object) => Err(self.exists(prepared, object)),
+            None => Ok(prepared),
+        })
+    }
+
+    /// What becomes of a job whose host has refused for so long that it costs an attempt to wait for it.
+    pub(crate) fn refused(&self, prepared: Prepared, reason: Failure) -> Settlement {
+        let Prepared { mut job, url, host, .. } = prepared;
+        // What it met itself is nearer to the truth than what others met there.
+        let own = job.last_reason.as_deref().and_then(|reason| reason.parse().ok());
+        let reason = own.unwrap_or(reason);
+        job.held = self.retry.free_refusals();
+        match self.settlement(job, Some(url), Err(reason.into()), Duration::ZERO) {
+            // Not before the host may be asked again.
+            Settlement::Retry { job, .. } => Settlement::Hold { host: host.to_string(), job: Some(job) },
+            other => other,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        url: &Url,
+        sha256_wanted: Option<String>,
+        started: Instant,
+        downloaded: impl FnOnce(),
+    ) -> Result<Success, Obstacle> {
+        let mut stopwatch = self.metrics.stopwatch(started);
         let mut body = self.fetcher.get(url).await?;
+        stopwatch.ended(Phase::FirstByte);
         let status = body.status();
-        let mut inspector = Inspector::new(self.types);
+        let mut inspector = Inspector::new(self.content.demands());
         let mut upload = self.storage.upload();
         let setback = |rejection: Rejection| Setback::from(rejection).with_status(status);
         let storage_failed = |error: io::Error| Obstacle::Storage(error, status);
@@ -112,30 +211,63 @@ impl Processor {
             inspector.feed(&chunk).map_err(setback)?;
             upload.write(chunk).await.map_err(storage_failed)?;
         }
+        stopwatch.ended(Phase::Body);
+        drop(body);
+        downloaded();
         let (media_type, dimensions) = inspector.finish().map_err(setback)?;
-        let key = self.layout.key(url, media_type);
-        let written = upload.finish(key.clone()).await.map_err(storage_failed)?;
+        let key = self.layout.key(url, media_type, self.storage.case());
+        let is_surprise = self.layout.promised(url).is_some_and(|promised| promised != media_type);
+        let wanted = Wanted { kind: Kind { media_type, dimensions }, sha256: sha256_wanted };
+        let written = upload.finish(key.clone(), is_surprise, wanted).await.map_err(|unstored| match unstored {
+            Unstored::Refused(rejection) => setback(rejection).into(),
+            Unstored::Failed(error) => storage_failed(error),
+        })?;
+        stopwatch.ended(Phase::Store);
         let object = StoredObject { key, bytes: written.bytes, sha256: written.sha256, media_type, dimensions };
         Ok((object, status, false))
     }
 
-    /// The object of an earlier run, or of an attempt whose result was lost.
-    async fn already_there(&self, url: &Url) -> Option<StoredObject> {
-        let types = self.types;
+    /// Looks for the objects of jobs: those of an earlier run, or of an attempt whose result was lost.
+    pub(crate) async fn look_up(&self, wanted: Vec<Vec<String>>) -> Vec<Option<Existing>> {
+        // Whether it is large enough is not asked here, or one that is too small would be downloaded to be refused again.
+        let demands = Demands { types: self.content.types, min_size: None, pixels_max: None };
         let fits = move |head: &[u8]| {
-            let mut inspector = Inspector::new(types);
-            inspector.feed(head).and_then(|()| inspector.finish()).is_ok()
+            let mut inspector = Inspector::new(demands);
+            let (media_type, dimensions) = inspector.feed(head).and_then(|()| inspector.finish()).ok()?;
+            Some(Kind { media_type, dimensions })
         };
-        let found = self.storage.find(self.layout.candidates(url, types), fits).await?;
-        let mut inspector = Inspector::new(types);
-        inspector.feed(&found.head).ok()?;
-        let (media_type, dimensions) = inspector.finish().ok()?;
-        Some(StoredObject {
-            key: found.key,
-            bytes: found.written.bytes,
-            sha256: found.written.sha256,
-            media_type,
-            dimensions,
+        let mut stopwatch = self.metrics.stopwatch(Instant::now());
+        let found = self.storage.find(wanted, fits).await;
+        stopwatch.ended(Phase::Lookup);
+        found
+    }
+
+    /// The keys that a job's object may have.
+    pub(crate) fn candidates(&self, prepared: &Prepared) -> Vec<String> {
+        let promised = self.layout.promised(&prepared.url).filter(|promised| self.content.types.contains(*promised));
+        let case = self.storage.case();
+        match promised {
+            Some(promised) if !self.storage.has_surprises() => vec![self.layout.key(&prepared.url, promised, case)],
+            _ => self.layout.candidates(&prepared.url, self.content.types, case),
+        }
+    }
+
+    /// What becomes of a job whose object is there.
+    pub(crate) fn exists(&self, prepared: Prepared, object: Result<StoredObject, Rejection>) -> Settlement {
+        let result = object.map(|object| (object, 0, true)).map_err(Setback::from);
+        self.settlement(prepared.job, Some(prepared.url), result, Duration::ZERO)
+    }
+
+    /// What was found, if it is the job's object; or why it would be refused if it came today.
+    pub(crate) fn object_of(&self, prepared: &Prepared, found: Existing) -> Option<Result<StoredObject, Rejection>> {
+        let Existing { key, written: Written { bytes, sha256 }, kind: Kind { media_type, dimensions }, refused } =
+            found;
+        if prepared.job.sha256.as_ref().is_some_and(|wanted| *wanted != sha256) {
+            return None;
+        }
+        Some(match refused {
+            Some(rejection) => Err(rejection),
+            None => Ok(StoredObject { key, bytes, sha256, media_type, dimensions }),
         })
     }
 
@@ -151,7 +283,13 @@ impl Processor {
             Ok((object, status, exists)) => (Outcome::Stored { exists }, Some(object), status, None),
             Err(setback) => (setback.outcome, None, setback.status, setback.server_wait),
         };
-        match disposition(outcome, attempts, self.retry, server_wait, fastrand::f64()) {
+        match disposition(outcome, attempts, job.held, self.retry, server_wait, fastrand::f64()) {
+            Disposition::Hold => {
+                job.held += 1;
+                job.last_reason = Some(outcome.reason().to_owned());
+                let host = url.as_ref().map_or_else(String::new, |url| host_of(url).into_owned());
+                Settlement::Hold { host, job: Some(Box::new(job)) }
+            }
             Disposition::Retry { after } => {
                 job.attempts = attempts;
                 job.last_reason = Some(outcome.reason().to_owned());
@@ -183,14 +321,14 @@ fn failed_without_attempt(id: JobId, url: String, attempts: u32, failure: Failur
 }
 
 fn report_unreadable(unreadable: UnreadableJob) -> Settlement {
-    tracing::warn!(url = unreadable.url, "a job cannot be read: {}", unreadable.why);
+    tracing::warn!(url = %without_password(&unreadable.url), "a job cannot be read: {}", unreadable.why);
     let id = unreadable.id.unwrap_or_else(|| JobId::without_batch(random_u128()));
     failed_without_attempt(id, unreadable.url, 0, Failure::UnreadableJob)
 }
 
 /// What becomes of a job that took its worker down too often, or panicked.
 pub(crate) fn report_crashed(job: Job) -> Settlement {
-    tracing::warn!(job = %job.id, url = job.url, "a job crashed its worker, and is not run again");
+    tracing::warn!(job = %job.id, url = %without_password(&job.url), "a job crashed its worker, and is not run again");
     failed_without_attempt(job.id, job.url, job.attempts, Failure::WorkerCrashed)
 }
 

@@ -3,17 +3,27 @@
 //! While one batch is on its way the next one gathers, so the size of batches follows the load by itself.
 
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use common::error::ReconnectBackoff;
-use common::queue::{LeaseField, Queue, Settlement, WorkerName};
+use common::queue::{HostNews, LeaseField, Queue, Settlement, WorkerName};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Bounds the time that one script holds Redis up: 256 settlements take about 2 ms.
 const BATCH_MAX: usize = 256;
 /// What more may gather before a batch leaves, when downloads are going on: a script call costs about 40 µs of Redis'
-/// time however few jobs it settles, and each job 6.
-const GATHER: Duration = Duration::from_millis(1);
+/// time however few jobs it settles, and each job 8. Nothing waits for it: slots are free before.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// What Redis has to be told.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// What becomes of a job.
+    Job(LeaseField, Settlement),
+    /// What was learnt about a host. It goes before the jobs of its batch, which may be held because of it.
+    Host(HostNews),
+}
 
 /// Sends settlements for one worker name.
 #[derive(Debug)]
@@ -21,8 +31,9 @@ pub(crate) struct Settler {
     pub(crate) queue: Arc<Queue>,
     pub(crate) worker: WorkerName,
     pub(crate) ledger: Arc<Ledger>,
-    /// Bounded by the ledger's slots: there is one settlement for each job held.
-    pub(crate) settlements: mpsc::UnboundedReceiver<(LeaseField, Settlement)>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Bounded by the ledger: there is one settlement for each job held, and hardly more news.
+    pub(crate) outgoing: mpsc::UnboundedReceiver<Outgoing>,
 }
 
 impl Settler {
@@ -30,26 +41,37 @@ impl Settler {
     ///
     /// Cancel safety: what was not settled stays in flight in Redis, and is recovered when the lease ends.
     pub(crate) async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.settlements.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            if batch.len() < BATCH_MAX && batch.len() < self.ledger.held() {
+        let mut received = Vec::new();
+        let (mut batch, mut news) = (Vec::new(), Vec::new());
+        while self.outgoing.recv_many(&mut received, BATCH_MAX).await > 0 {
+            if received.len() < BATCH_MAX && received.len() < self.ledger.held() {
                 tokio::time::sleep(GATHER).await;
-                while batch.len() < BATCH_MAX {
-                    match self.settlements.try_recv() {
-                        Ok(settlement) => batch.push(settlement),
+                while received.len() < BATCH_MAX {
+                    match self.outgoing.try_recv() {
+                        Ok(outgoing) => received.push(outgoing),
                         Err(_) => break,
                     }
                 }
             }
-            self.settle(&batch).await;
+            for outgoing in received.drain(..) {
+                match outgoing {
+                    Outgoing::Job(field, settlement) => batch.push((field, settlement)),
+                    Outgoing::Host(about) => news.push(about),
+                }
+            }
+            self.settle(&batch, &news).await;
             batch.clear();
+            news.clear();
         }
     }
 
-    async fn settle(&self, batch: &[(LeaseField, Settlement)]) {
+    async fn settle(&self, batch: &[(LeaseField, Settlement)], news: &[HostNews]) {
         let mut backoff = ReconnectBackoff::default();
         loop {
-            match self.queue.settle(&self.worker, batch).await {
+            let asked = Instant::now();
+            let answer = self.queue.settle(&self.worker, batch, news).await;
+            self.metrics.settle(batch, news, &answer, asked.elapsed());
+            match answer {
                 Ok(accepted) => {
                     let refused = accepted.iter().filter(|accepted| !**accepted).count();
                     if refused > 0 {

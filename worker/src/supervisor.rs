@@ -5,10 +5,14 @@
 //! by more processes.
 
 use crate::cli::Config;
-use crate::dispatcher::{Dispatcher, End, Hands};
+use crate::content::Content;
+use crate::dispatcher::{Dispatcher, End, Hands, Limits};
 use crate::fetch::Fetcher;
 use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
 use crate::ledger::Ledger;
+use crate::metrics::server::{MetricsAddress, MetricsServer};
+use crate::metrics::{Metrics, Watched};
+use crate::placeholders::Placeholders;
 use crate::processor::Processor;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
@@ -32,7 +36,12 @@ pub(crate) fn main(config: Config) -> ExitCode {
         .enable_all()
         .build()
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(config)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(config));
+            // Not waited for: a look-up of a name that hangs in the system's resolver cannot be broken off.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -59,18 +68,29 @@ struct Unusable {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, _listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
-    let storage = Storage::open(&config.storage, config.concurrency, config.sync).map_err(|error| Unusable {
+    let content = Arc::new(content_of(&config)?);
+    let opened = Storage::open(&config.storage, config.concurrency, config.sync, Arc::clone(&content));
+    let storage = opened.map_err(|error| Unusable {
         what: format!("cannot write to the storage {}: {error}", config.storage.display()),
         hint: format!(
             "make it writable for user {}, or name another folder with --storage or IMGQ_STORAGE",
             rustix::process::geteuid().as_raw()
         ),
     })?;
+    let listener = config.metrics.as_ref().map(listen_for_metrics).transpose()?;
     let queue = Arc::new(Queue::open(&config.redis_url, &config.queue).await?);
-    let fetcher = Fetcher::new(&config).context("cannot set up the HTTP client")?;
+    let metrics = Arc::new(Metrics::new(config.concurrency));
+    let fetcher = Fetcher::new(&config, Arc::clone(&content), Arc::clone(&metrics))
+        .map_err(|error| Unusable { what: format!("cannot make requests: {error}"), hint: error.hint().to_owned() })?;
     let storage = Arc::new(storage);
-    let processor = Arc::new(Processor::new(&config, fetcher, Arc::clone(&storage)));
+    let processor = Arc::new(Processor::new(&config, content, fetcher, Arc::clone(&storage), Arc::clone(&metrics)));
     let vitals = Arc::new(Vitals::new());
+    let watched =
+        Watched { queue: Arc::clone(&queue), storage: Arc::clone(storage.health()), vitals: Arc::clone(&vitals) };
+    let metrics_server = listener
+        .map(|listener| MetricsServer::start(listener, Arc::clone(&metrics), Arc::new(watched)))
+        .transpose()
+        .context("cannot start the thread of the metrics server")?;
     let pulse = tokio::spawn({
         let vitals = Arc::clone(&vitals);
         async move {
@@ -81,11 +101,48 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     });
     let storage_watch = tokio::spawn(storage_watch::watch(Arc::clone(&storage)));
-    let around = Around { config: &config, queue: &queue, processor: &processor, storage: &storage, vitals: &vitals };
+    let around = Around {
+        config: &config,
+        queue: &queue,
+        processor: &processor,
+        storage: &storage,
+        vitals: &vitals,
+        metrics: &metrics,
+    };
     while session(&around, &shutdown).await? == End::Reaped {}
     pulse.abort();
     storage_watch.abort();
+    drop(metrics_server);
     Ok(())
+}
+
+/// What objects have to be like, with the user's table of placeholders.
+fn content_of(config: &Config) -> Result<Content, Unusable> {
+    let mut placeholders = Placeholders::default();
+    if let Some(path) = &config.placeholders {
+        let (file, hint) = (path.display(), "docs/content.md shows what such a file looks like".to_owned());
+        let text = std::fs::read_to_string(path).map_err(|error| Unusable {
+            what: format!("cannot read the placeholders in {file}: {error}"),
+            hint: hint.clone(),
+        })?;
+        placeholders
+            .extend(&text)
+            .map_err(|bad| Unusable { what: format!("{file}:{}: {}", bad.line, bad.why), hint })?;
+    }
+    Ok(Content {
+        types: config.types,
+        min_bytes: config.min_bytes,
+        min_size: config.min_size,
+        placeholders,
+        verify: config.verify,
+    })
+}
+
+fn listen_for_metrics(address: &MetricsAddress) -> Result<std::net::TcpListener, Unusable> {
+    address.bind().map_err(|error| Unusable {
+        what: format!("cannot serve metrics at {address}: {error}"),
+        hint: MetricsAddress::hint(&error).to_owned(),
+    })
 }
 
 /// What outlives a worker's name.
@@ -95,25 +152,29 @@ struct Around<'a> {
     processor: &'a Arc<Processor>,
     storage: &'a Arc<Storage>,
     vitals: &'a Arc<Vitals>,
+    metrics: &'a Arc<Metrics>,
 }
 
 /// The life of one worker name.
 async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End> {
-    let Around { config, queue, processor, storage, vitals } = *around;
+    let Around { config, queue, processor, storage, vitals, metrics } = *around;
     let worker = WorkerName::fresh();
     register(queue, &worker, config, shutdown).await?;
     let heartbeat_queue = Queue::new(&config.redis_url, &config.queue)?;
-    let (heartbeater, reaped) = Heartbeater::start(heartbeat_queue, worker.clone(), Arc::clone(vitals))
-        .context("cannot start the heartbeat's thread")?;
+    let (heartbeater, reaped) =
+        Heartbeater::start(heartbeat_queue, worker.clone(), Arc::clone(vitals), Arc::clone(metrics))
+            .context("cannot start the heartbeat's thread")?;
+    metrics.set_registered(true);
     tracing::info!("worker {worker} takes jobs from queue {} at {}", queue.name(), queue.address());
 
-    let ledger = Arc::new(Ledger::new(config.concurrency));
-    let (settlements, receiver) = mpsc::unbounded_channel();
+    let ledger = Arc::new(Ledger::new(Arc::clone(metrics)));
+    let (outgoing, receiver) = mpsc::unbounded_channel();
     let settler = Settler {
         queue: Arc::clone(queue),
         worker: worker.clone(),
         ledger: Arc::clone(&ledger),
-        settlements: receiver,
+        metrics: Arc::clone(metrics),
+        outgoing: receiver,
     };
     let settler = tokio::spawn(settler.run());
     let mut dispatcher = Dispatcher::new(Hands {
@@ -121,14 +182,24 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         worker: worker.clone(),
         ledger,
         processor: Arc::clone(processor),
+        metrics: Arc::clone(metrics),
         storage: Arc::clone(storage.health()),
-        results_max: config.results_max,
+        limits: Limits {
+            concurrency: config.concurrency,
+            host_concurrency: config.host_concurrency,
+            host_rate: config.host_rate,
+            results_max: config.results_max,
+            retry: config.retry,
+        },
         vitals: Arc::clone(vitals),
-        settlements,
+        outgoing,
         shutdown: shutdown.clone(),
         reaped,
     });
     let end = dispatcher.run().await;
+    if end == End::Reaped {
+        metrics.set_registered(false);
+    }
     match end {
         End::Reaped => {
             // Everything is elsewhere: what is still running here is dropped, and nothing more is written.

@@ -33,7 +33,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(writers: usize) -> Health {
+    pub(crate) fn new(writers: usize) -> Health {
         Health {
             condition: watch::Sender::new(Condition::Good),
             epoch: Instant::now(),

@@ -4,6 +4,8 @@
 //! host and path (a query, an odd character, a missing or wrong extension, …), the name carries `~` and 16 hex digits of
 //! the URL's SHA-256 before its extension, and a URL whose own name looks like that is not kept as it is either. So two
 //! URLs never meet in one key, and nobody has to look at the storage to name an object.
+//!
+//! On a storage to which `A.jpg` and `a.jpg` are one file only lower-case names are kept as they are. Digests are lower case.
 
 use clap::ValueEnum;
 use common::media::{MediaType, MediaTypes};
@@ -19,33 +21,58 @@ pub(crate) enum Layout {
     Hash,
 }
 
+/// What a storage makes of two names that differ in the case of their letters only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// Two files.
+    Sensitive,
+    /// One file: vfat, exFAT, NTFS, APFS, SMB.
+    Folded,
+}
+
 /// The longest name of one folder or file: 255 bytes is the limit nearly everywhere, and some room is left.
 const NAME_BYTES_MAX: usize = 200;
 /// The longest key that is kept as in the URL; some systems end at 1,024 bytes for a whole path.
 const KEY_BYTES_MAX: usize = 700;
 
 impl Layout {
-    /// The key of the object at `url` whose content is of `media_type`.
-    pub(crate) fn key(self, url: &Url, media_type: MediaType) -> String {
+    /// The key of the object at `url` whose content is of `media_type`, on a storage that treats `case` so.
+    pub(crate) fn key(self, url: &Url, media_type: MediaType, case: Case) -> String {
         match self {
             Layout::Hash => hash_key(url, media_type),
-            Layout::Mirror => mirror_as_is(url)
+            Layout::Mirror => mirror_as_is(url, case)
                 .filter(|(_, promised)| *promised == media_type)
                 .map_or_else(|| mirror_marked(url, media_type), |(key, _)| key),
         }
     }
 
+    /// The type that a URL promises by its extension, if what is of that type gets a key that shows it, whatever the storage.
+    pub(crate) fn promised(self, url: &Url) -> Option<MediaType> {
+        match self {
+            Layout::Hash => extension_type(url.path().rsplit('/').next()?),
+            Layout::Mirror => mirror_as_is(url, Case::Sensitive).map(|(_, promised)| promised),
+        }
+    }
+
     /// Every key that an object at `url` may have got, the likeliest first.
-    pub(crate) fn candidates(self, url: &Url, types: MediaTypes) -> Vec<String> {
-        let promised = mirror_as_is(url).map(|(_, promised)| promised);
-        let mut candidates: Vec<_> = types.iter().map(|media_type| (media_type, self.key(url, media_type))).collect();
-        candidates.sort_by_key(|(media_type, _)| Some(*media_type) != promised);
-        candidates.into_iter().map(|(_, key)| key).collect()
+    pub(crate) fn candidates(self, url: &Url, types: MediaTypes, case: Case) -> Vec<String> {
+        let as_is = if self == Layout::Mirror { mirror_as_is(url, case) } else { None };
+        // All others differ in their extension only: the digest is made once.
+        let first = types.iter().next().map(|media_type| match self {
+            Layout::Hash => hash_key(url, media_type),
+            Layout::Mirror => mirror_marked(url, media_type),
+        });
+        let stem = first.as_deref().and_then(|key| key.rsplit_once('.')).map_or("", |(stem, _)| stem);
+        let promised = as_is.as_ref().map(|(_, promised)| *promised);
+        let others = types.iter().filter(|media_type| Some(*media_type) != promised);
+        let others = others.map(|media_type| format!("{stem}.{}", media_type.extension()));
+        let as_is = as_is.into_iter().filter(|(_, promised)| types.contains(*promised)).map(|(key, _)| key);
+        as_is.chain(others).collect()
     }
 }
 
 fn digest(url: &Url) -> String {
-    Sha256::digest(url.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(url.as_str().as_bytes()))
 }
 
 fn hash_key(url: &Url, media_type: MediaType) -> String {
@@ -57,15 +84,18 @@ fn hash_key(url: &Url, media_type: MediaType) -> String {
 /// an `@`, which no host name can contain.
 fn authority(url: &Url) -> String {
     let host = match url.host() {
-        Some(Host::Domain(name)) => name.trim_end_matches('.').to_owned() + if name.ends_with('.') { "@" } else { "" },
-        Some(Host::Ipv4(address)) => address.to_string(),
+        // Some systems drop a dot at the end.
+        Some(Host::Domain(name)) => name.strip_suffix('.').map_or_else(|| name.to_owned(), |name| format!("{name}@")),
+        // As the URL has it, in its one spelling: to format it anew was 1 % of the CPU of small images.
+        Some(Host::Ipv4(_)) => url.host_str().unwrap_or_default().to_owned(),
         Some(Host::Ipv6(address)) => format!("[{address}]").replace(':', "-"),
         None => String::new(),
     };
-    let host = if host.bytes().all(is_plain) && host.len() <= NAME_BYTES_MAX && !host.starts_with('.') {
-        host
-    } else {
-        format!("@{}", &digest(url)[..16])
+    let is_safe = host.bytes().all(is_plain) && host.len() <= NAME_BYTES_MAX && !host.starts_with(['.', '-']);
+    let host = match is_safe {
+        true if is_device_name(&host) => format!("@{host}"),
+        true => host,
+        false => format!("@{}", &digest(url)[..16]),
     };
     match (url.scheme(), url.port_or_known_default()) {
         ("https", Some(443)) | (_, None) => host,
@@ -76,9 +106,13 @@ fn authority(url: &Url) -> String {
 
 /// The key that is the URL's own host and path, and the type that its extension promises; `None` when that is no safe or
 /// no distinct name.
-fn mirror_as_is(url: &Url) -> Option<(String, MediaType)> {
+fn mirror_as_is(url: &Url, case: Case) -> Option<(String, MediaType)> {
     // A user's name is part of what is asked for, but not of a file's name.
     if url.query().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return None;
+    }
+    // vfat finds a file also by its short name, which looks like `holida~1.jpg`.
+    if case == Case::Folded && url.path().bytes().any(|b| b.is_ascii_uppercase() || b == b'~') {
         return None;
     }
     let segments: Vec<&str> = url.path().strip_prefix('/')?.split('/').collect();
@@ -100,7 +134,12 @@ fn mirror_marked(url: &Url, media_type: MediaType) -> String {
         _ => last,
     };
     let stem: String = stem.bytes().filter(|b| is_plain(*b)).map(char::from).take(60).collect();
-    format!("{}/{}~{}.{}", authority(url), stem.trim_start_matches('.'), &digest(url)[..16], media_type.extension())
+    let mut stem = stem.trim_start_matches('.');
+    if is_device_name(stem) {
+        // Up to the first dot it is a device; up to the mark it is none.
+        stem = stem.split('.').next().unwrap_or_default();
+    }
+    format!("{}/{stem}~{}.{}", authority(url), &digest(url)[..16], media_type.extension())
 }
 
 fn extension_type(name: &str) -> Option<MediaType> {
@@ -146,7 +185,11 @@ mod tests {
     use std::collections::HashMap;
 
     fn key(url: &str) -> String {
-        Layout::Mirror.key(&Url::parse(url).expect("parses"), MediaType::Jpeg)
+        key_in(Case::Sensitive, url)
+    }
+
+    fn key_in(case: Case, url: &str) -> String {
+        Layout::Mirror.key(&Url::parse(url).expect("parses"), MediaType::Jpeg, case)
     }
 
     #[test]
@@ -176,6 +219,45 @@ mod tests {
         }
         let long = format!("https://x.org/{}.jpg", "a/".repeat(1500));
         assert!(key(&long).len() < 300);
+    }
+
+    #[test]
+    fn where_case_is_folded_only_lower_case_names_are_mirrored() {
+        let key = |url| key_in(Case::Folded, url);
+        assert_eq!(key("https://x.org/a/b%20c/d.jpeg"), "x.org/a/b%20c/d.jpeg");
+        for (url, beginning) in [
+            ("https://i.imgur.com/WS2LFCw.jpg", "i.imgur.com/WS2LFCw~"),
+            ("https://x.org/a/b%2Fc.jpg", "x.org/b%2Fc~"),
+            ("https://x.org/A/b.jpg", "x.org/b~"),
+            ("https://x.org/a.JPG", "x.org/a~"),
+            // The short name that vfat gives to holidays.jpg.
+            ("https://x.org/holida~1.jpg", "x.org/holida1~"),
+        ] {
+            let key = key(url);
+            let digest = key.strip_prefix(beginning).and_then(|rest| rest.strip_suffix(".jpg"));
+            assert!(digest.is_some_and(|digest| digest.len() == 16 && !digest.contains(char::is_uppercase)), "{key}");
+        }
+        assert_ne!(key("https://x.org/A.jpg").to_lowercase(), key("https://x.org/a.jpg"));
+        // One look is enough there as well.
+        let url = Url::parse("https://i.imgur.com/WS2LFCw.jpg").expect("parses");
+        assert_eq!(Layout::Mirror.promised(&url), Some(MediaType::Jpeg));
+    }
+
+    #[test]
+    fn a_host_is_a_safe_name_too() {
+        for (url, expected) in [
+            ("https://con/a.jpg", "@con/a.jpg"),
+            ("https://aux.example.com/a.jpg", "@aux.example.com/a.jpg"),
+            ("http://nul:8000/a.jpg", "@nul@8000/a.jpg"),
+            ("https://x.org./a.jpg", "x.org@/a.jpg"),
+            ("https://x.org../a.jpg", "x.org.@/a.jpg"),
+            ("https://x.org/con.a.b.jpg?c", "x.org/con~"),
+        ] {
+            assert!(key(url).starts_with(expected), "{url} → {}", key(url));
+        }
+        for url in ["https://./a.jpg", "https://../a.jpg", "https://.x.org/a.jpg", "https://-x.org/a.jpg"] {
+            assert!(key(url).starts_with('@'), "{url} → {}", key(url));
+        }
     }
 
     #[test]
@@ -224,7 +306,7 @@ mod tests {
             for name in names {
                 for query in ["", "?a", "?b"] {
                     let url = Url::parse(&format!("{origin}/{name}{query}")).expect("parses");
-                    let key = Layout::Mirror.key(&url, MediaType::Jpeg);
+                    let key = Layout::Mirror.key(&url, MediaType::Jpeg, Case::Sensitive);
                     assert!(
                         !key.starts_with('/')
                             && key.split('/').all(|part| !part.is_empty() && part != "." && part != ".."),
@@ -234,7 +316,7 @@ mod tests {
                     if let Some(other) = seen.insert(key.clone(), url.to_string()) {
                         assert_eq!(other, url.as_str(), "both are stored as {key}");
                     }
-                    let candidates = Layout::Mirror.candidates(&url, MediaTypes::default());
+                    let candidates = Layout::Mirror.candidates(&url, MediaTypes::default(), Case::Sensitive);
                     assert!(candidates.contains(&key), "{key} would not be found again");
                 }
             }
@@ -244,7 +326,7 @@ mod tests {
     #[test]
     fn the_hash_layout_is_the_digest_of_the_url() {
         let url = Url::parse("https://x.org/a.png").expect("parses");
-        let key = Layout::Hash.key(&url, MediaType::Webp);
+        let key = Layout::Hash.key(&url, MediaType::Webp, Case::Folded);
         let digest = digest(&url);
         assert_eq!(key, format!("{}/{}/{digest}.webp", &digest[..2], &digest[2..4]));
     }

@@ -5,21 +5,33 @@
 
 pub(crate) mod health;
 pub(crate) mod layout;
+#[cfg(test)]
+mod layout_properties;
+mod mark;
+mod naming;
 mod syncer;
 mod writer;
 
+use crate::content::Content;
+use crate::inspect::Dimensions;
 use bytes::Bytes;
 use clap::ValueEnum;
+use common::media::MediaType;
+use common::outcome::Rejection;
 use health::Health;
+use layout::Case;
+use mark::Mark;
+use naming::Naming;
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use writer::{Order, Surroundings};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use writer::{Order, Reply, Surroundings};
 
 /// Where unfinished objects lie, below the root: on the same file system, or a rename would not be one.
 const TEMPORARY: &str = ".imgq-tmp";
@@ -27,8 +39,9 @@ const TEMPORARY: &str = ".imgq-tmp";
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 /// Two writers were faster than one, and than writing inline, on two cores; more only take turns.
 const WRITERS: usize = 2;
-/// Bytes on their way to the writers, for the whole worker: a slow disk makes downloads wait, not memory grow.
-const BUFFERED_BYTES_MAX: usize = 16 << 20;
+/// Bytes on their way to the writers, for the whole worker: a slow disk makes downloads wait, not memory grow. The peak with
+/// 256 web images at once was 83 MB with 16 MiB, 67 with 8, 65 with 6, 56 with 4, and no slower that could be told.
+const BUFFERED_BYTES_MAX: usize = 5 << 20;
 /// An upload passes its bytes on when it has this many, or less with many uploads at once; smaller objects cost their writer
 /// one order.
 const HAND_OVER_BYTES_MAX: usize = 64 << 10;
@@ -54,7 +67,9 @@ pub(crate) enum SyncPolicy {
 pub(crate) struct Storage {
     place: Arc<Place>,
     health: Arc<Health>,
-    writers: Vec<mpsc::UnboundedSender<Order>>,
+    outbox: Arc<Outbox>,
+    /// Carries orders to the writers and their answers back.
+    messengers: [tokio::task::JoinHandle<()>; 2],
     /// Bounds what is queued for the writers, whose channels therefore need no bound of their own.
     buffer: Arc<Semaphore>,
     hand_over_bytes: usize,
@@ -69,51 +84,101 @@ pub(crate) struct Written {
     pub(crate) sha256: String,
 }
 
+/// What a file is by its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) media_type: MediaType,
+    pub(crate) dimensions: Option<Dimensions>,
+}
+
 /// An object that was there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Existing {
     pub(crate) key: String,
     pub(crate) written: Written,
-    /// Its beginning, to tell what it is.
-    pub(crate) head: Vec<u8>,
+    pub(crate) kind: Kind,
+    /// What is wrong with it, by what is demanded today.
+    pub(crate) refused: Option<Rejection>,
+}
+
+/// What an object has to be to get its name.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// What it is by its beginning.
+    pub(crate) kind: Kind,
+    /// Its hash, where the job names it.
+    pub(crate) sha256: Option<String>,
+}
+
+/// Why an object did not get its name.
+#[derive(Debug)]
+pub(crate) enum Unstored {
+    /// It is not what was asked for.
+    Refused(Rejection),
+    /// It could not be kept.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unstored {
+    fn from(error: io::Error) -> Unstored {
+        Unstored::Failed(error)
+    }
 }
 
 impl Storage {
     /// Opens a folder, makes it if it is not there, and proves that it can be written to.
-    pub(crate) fn open(root: &Path, uploads_at_once: usize, sync: SyncPolicy) -> io::Result<Storage> {
+    pub(crate) fn open(
+        root: &Path,
+        uploads_at_once: usize,
+        sync: SyncPolicy,
+        content: Arc<Content>,
+    ) -> io::Result<Storage> {
         let run = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
         let place = Arc::new(Place::open(root, &run)?);
         let health = Arc::new(Health::new(WRITERS));
         let syncer = if sync == SyncPolicy::Batch { Some(syncer::start(root)?) } else { None };
-        let around = Arc::new(Surroundings { place: Arc::clone(&place), health: Arc::clone(&health), sync, syncer });
-        let writers = (0..WRITERS).map(|n| writer::start(n, Arc::clone(&around))).collect::<io::Result<_>>()?;
+        let around =
+            Arc::new(Surroundings { place: Arc::clone(&place), health: Arc::clone(&health), content, sync, syncer });
+        let (done, replies) = mpsc::unbounded_channel();
+        let start = |n| writer::start(n, Arc::clone(&around), mpsc::UnboundedSender::clone(&done));
+        let writers = (0..WRITERS).map(start).collect::<io::Result<Vec<_>>>()?;
+        let outbox = Arc::new(Outbox::default());
         Ok(Storage {
             place,
             health,
-            writers,
+            messengers: [tokio::spawn(Arc::clone(&outbox).deliver(writers)), tokio::spawn(forward(replies))],
+            outbox,
             buffer: Arc::new(Semaphore::new(BUFFERED_BYTES_MAX)),
-            // Servers that stall leave what their uploads hold lying here: half of the buffer at most, so that the others
-            // go on through the other half.
-            hand_over_bytes: HAND_OVER_BYTES_MAX.min(BUFFERED_BYTES_MAX / 2 / uploads_at_once.max(1)),
+            // Servers that stall leave what their uploads hold lying here: three quarters of the buffer at most, so that the
+            // others go on through the last.
+            hand_over_bytes: HAND_OVER_BYTES_MAX.min(BUFFERED_BYTES_MAX / 4 * 3 / uploads_at_once.max(1)),
             next: AtomicU64::new(0),
             run,
         })
     }
 
-    fn writer(&self, n: u64) -> &mpsc::UnboundedSender<Order> {
-        &self.writers[(n % self.writers.len() as u64) as usize]
-    }
-
-    /// Reads the first of `keys` that is there, is not empty, and has a head that `fits`.
+    /// Looks for objects, in one order to one writer: for each list of keys, the first one that is there, is not empty,
+    /// and has a head that `fits`. A hop for each would cost more than looking.
     pub(crate) async fn find(
         &self,
-        keys: Vec<String>,
-        fits: impl Fn(&[u8]) -> bool + Send + 'static,
-    ) -> Option<Existing> {
+        wanted: Vec<Vec<String>>,
+        fits: impl Fn(&[u8]) -> Option<Kind> + Send + 'static,
+    ) -> Vec<Option<Existing>> {
         let (reply, answer) = oneshot::channel();
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.writer(n).send(Order::Find { keys, fits: Box::new(fits), reply }).ok()?;
-        answer.await.ok().flatten()
+        let count = wanted.len();
+        self.outbox.put(None, Order::Find { wanted, fits: Box::new(fits), reply });
+        let found = answer.await.ok();
+        found.unwrap_or_else(|| (0..count).map(|_| None).collect())
+    }
+
+    /// Whether there may be objects under other keys than their URLs promise.
+    pub(crate) fn has_surprises(&self) -> bool {
+        self.place.surprises.is_known()
+    }
+
+    /// What it makes of names that differ in case only, so that all workers use the same keys.
+    pub(crate) fn case(&self) -> Case {
+        if self.place.folds_case.is_known() { Case::Folded } else { Case::Sensitive }
     }
 
     /// Whether it can be used at all.
@@ -139,8 +204,7 @@ impl Storage {
     /// Whether the storage takes a file; [`Condition::Trial`](health::Condition::Trial) if it does and did not before.
     pub(crate) async fn probe(&self) -> io::Result<()> {
         let (reply, answer) = oneshot::channel();
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.writer(n).send(Order::Probe { reply }).map_err(|_| io::Error::other("the writer thread is gone"))?;
+        self.outbox.put(None, Order::Probe { reply });
         match tokio::time::timeout(PROBE_MAX, answer).await {
             Ok(Ok(result)) => result?,
             Ok(Err(_)) => return Err(io::Error::other("the writer thread is gone")),
@@ -156,7 +220,7 @@ impl Storage {
     pub(crate) fn upload(&self) -> Upload {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         Upload {
-            writer: self.writer(n).clone(),
+            outbox: Arc::clone(&self.outbox),
             temporary: self.place.root.join(TEMPORARY).join(format!("{}-{n}", self.run)),
             number: n,
             health: Arc::clone(&self.health),
@@ -171,10 +235,73 @@ impl Storage {
     }
 }
 
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.messengers.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Orders on their way to the writers. To wake a sleeping thread costs a system call and a change of threads, so what comes
+/// up while the runtime goes once through its tasks is handed over together.
+#[derive(Default)]
+struct Outbox {
+    orders: Mutex<Orders>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Orders {
+    of: [Vec<Order>; WRITERS],
+    /// Who gets the orders that anybody may carry out.
+    turn: usize,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// For one writer, or for any. Orders to one writer are carried out in their order.
+    fn put(&self, writer: Option<usize>, order: Order) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = orders.of.iter().all(Vec::is_empty);
+        let writer = writer.unwrap_or(orders.turn);
+        orders.of[writer].push(order);
+        drop(orders);
+        if is_first {
+            self.filled.notify_one();
+        }
+    }
+
+    async fn deliver(self: Arc<Self>, writers: Vec<mpsc::UnboundedSender<Vec<Order>>>) {
+        loop {
+            self.filled.notified().await;
+            let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.turn = (orders.turn + 1) % WRITERS;
+            for (writer, orders) in writers.iter().zip(&mut orders.of) {
+                if !orders.is_empty() {
+                    // Writers live as long as their senders.
+                    let _ = writer.send(std::mem::take(orders));
+                }
+            }
+        }
+    }
+}
+
+/// Passes on what the writers answer. To wake a task of a runtime from another thread costs a system call, and to wake it
+/// from inside next to nothing; so the writers hand over a few answers at a time, and the rest happens here.
+async fn forward(mut replies: mpsc::UnboundedReceiver<Vec<Reply>>) {
+    while let Some(replies) = replies.recv().await {
+        replies.into_iter().for_each(Reply::send);
+    }
+}
+
 /// One object on its way into storage.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    writer: mpsc::UnboundedSender<Order>,
+    outbox: Arc<Outbox>,
     temporary: PathBuf,
     number: u64,
     health: Arc<Health>,
@@ -199,7 +326,7 @@ impl Upload {
         let permit = match Arc::clone(&self.buffer).try_acquire_many_owned(wanted) {
             Ok(permit) => permit,
             Err(_) => {
-                self.hand_over()?;
+                self.hand_over();
                 Arc::clone(&self.buffer).acquire_many_owned(wanted).await.map_err(io::Error::other)?
             }
         };
@@ -210,14 +337,19 @@ impl Upload {
         self.pending_bytes += chunk.len();
         self.pending.push(chunk);
         if self.pending_bytes >= self.hand_over_bytes {
-            self.hand_over()?;
+            self.hand_over();
         }
         Ok(())
     }
 
-    fn hand_over(&mut self) -> io::Result<()> {
+    /// The writer that has the beginning, if anybody has.
+    fn writer(&self) -> Option<usize> {
+        self.begun.then_some((self.number % WRITERS as u64) as usize)
+    }
+
+    fn hand_over(&mut self) {
         if self.pending.is_empty() {
-            return Ok(());
+            return;
         }
         self.begun = true;
         self.pending_bytes = 0;
@@ -228,11 +360,12 @@ impl Upload {
             permits: self.permits.take(),
             broken: Arc::clone(&self.broken),
         };
-        self.writer.send(order).map_err(|_| io::Error::other("the writer thread is gone"))
+        self.outbox.put(self.writer(), order);
     }
 
-    /// Puts the object under its key, whole. Replaces what lies there.
-    pub(crate) async fn finish(mut self, key: String) -> io::Result<Written> {
+    /// Puts the object under its key, whole, if it is what was asked for. Replaces what lies there.
+    /// `is_surprise` when the key is not the one that the URL promises.
+    pub(crate) async fn finish(mut self, key: String, is_surprise: bool, wanted: Wanted) -> Result<Written, Unstored> {
         let (reply, answer) = oneshot::channel();
         let order = Order::Finish {
             number: self.number,
@@ -240,12 +373,14 @@ impl Upload {
             chunks: std::mem::take(&mut self.pending),
             permits: self.permits.take(),
             key,
+            is_surprise,
+            wanted,
             reply,
         };
+        self.outbox.put(self.writer(), order);
         // From here on the writer cleans up.
         self.begun = false;
-        self.writer.send(order).map_err(|_| io::Error::other("the writer thread is gone"))?;
-        let written = answer.await.map_err(|_| io::Error::other("the writer thread is gone"))?;
+        let written = answer.await.map_err(|_| io::Error::other("the writer broke it off"))?;
         if written.is_ok() {
             self.health.stored();
         }
@@ -256,8 +391,8 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if self.begun {
-            // Only at the end of the process is there no writer any more; the leftover is removed later.
-            let _ = self.writer.send(Order::Abort { number: self.number });
+            // At the end of the process nobody carries it out any more; the leftover is removed later.
+            self.outbox.put(self.writer(), Order::Abort { number: self.number });
         }
     }
 }
@@ -268,25 +403,62 @@ impl Drop for Upload {
 pub(super) struct Place {
     root: PathBuf,
     run: String,
+    temporary_folder: PathBuf,
+    naming: Naming,
+    /// Some object of this storage has another type than its URL's extension says, and so another key: `.jpg` that is a PNG.
+    /// As long as there is none, one look tells whether an object is there, and not one for each type, which cost a tenth of
+    /// the CPU for small images (five requests for each image to a network file system).
+    surprises: Mark,
+    /// Some worker has the storage behind a file system to which `A.jpg` and `a.jpg` are one file. Another may have the same
+    /// storage behind one to which they are two (the server of an SMB share), and must use the same keys.
+    folds_case: Mark,
     /// The inode of the root, which stays through an unmount and mount; the device's number may change.
     root_inode: u64,
+    /// Where case is folded: the root, open. vfat and exFAT have no inodes and give a folder a new number whenever it is read
+    /// in again, which is not before it was closed.
+    held_root: Option<File>,
     /// The device that new files are on.
     device: AtomicU64,
 }
 
 impl Place {
+    // Names of marks; leftovers are removed, these are not.
+    const SURPRISES: &str = "other-types";
+    const FOLDS_CASE: &str = "folds-case";
+
     fn open(root: &Path, run: &str) -> io::Result<Place> {
-        std::fs::create_dir_all(root.join(TEMPORARY))?;
-        let place = Place {
+        let temporary_folder = root.join(TEMPORARY);
+        std::fs::create_dir_all(&temporary_folder)?;
+        let mut place = Place {
             root: root.to_owned(),
             run: run.to_owned(),
-            root_inode: std::fs::metadata(root)?.ino(),
+            surprises: Mark::at(temporary_folder.join(Place::SURPRISES)),
+            folds_case: Mark::at(temporary_folder.join(Place::FOLDS_CASE)),
+            naming: Naming::for_folder(&temporary_folder, &temporary_folder.join(format!("probe-{run}"))),
+            temporary_folder,
+            root_inode: 0,
+            held_root: None,
             device: AtomicU64::new(0),
         };
         let probe = place.write_probe(b"probe")?;
         place.device.store(probe.dev(), Ordering::Relaxed);
+        if place.finds_in_other_case()? {
+            place.folds_case.note()?;
+            place.held_root = Some(File::open(root)?);
+        }
+        place.root_inode = std::fs::metadata(root)?.ino();
         place.remove_leftovers(&probe);
         Ok(place)
+    }
+
+    /// Whether a file is found by its name in another case.
+    fn finds_in_other_case(&self) -> io::Result<bool> {
+        let name = format!("case-{}", self.run);
+        let path = self.temporary_folder.join(&name);
+        File::create(&path)?;
+        let found = self.temporary_folder.join(name.to_ascii_uppercase()).try_exists();
+        std::fs::remove_file(&path)?;
+        found
     }
 
     /// The facts of a file that was written and removed again.
@@ -344,7 +516,8 @@ impl Place {
     /// Times are those of the file system: the clock of this machine may be wrong.
     fn remove_leftovers(&self, now: &Metadata) {
         let Ok(entries) = std::fs::read_dir(self.root.join(TEMPORARY)) else { return };
-        for entry in entries.flatten() {
+        let is_mark = |name: OsString| name == Place::SURPRISES || name == Place::FOLDS_CASE;
+        for entry in entries.flatten().filter(|entry| !is_mark(entry.file_name())) {
             let modified = entry.metadata().and_then(|facts| facts.modified()).ok();
             let age = modified.and_then(|modified| now.modified().ok()?.duration_since(modified).ok());
             if age.is_some_and(|age| age > LEFTOVER_AGE) {
@@ -357,9 +530,20 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Verify;
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    }
+
+    const GIF: Kind = Kind { media_type: MediaType::Gif, dimensions: None };
+
+    fn gif(sha256: Option<String>) -> Wanted {
+        Wanted { kind: GIF, sha256 }
+    }
+
+    fn open(root: &Path) -> Storage {
+        Storage::open(root, 64, SyncPolicy::None, Arc::default()).expect("opens")
     }
 
     fn files_below(root: &Path) -> Vec<PathBuf> {
@@ -377,13 +561,13 @@ mod tests {
     fn an_object_is_there_whole_with_its_length_and_hash() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
+            let storage = open(root.path());
             for (key, parts) in [("a/b/small.gif", 3), ("a/large.gif", 5000)] {
                 let mut upload = storage.upload();
                 for _ in 0..parts {
                     upload.write(Bytes::from_static(b"GIF89a-xyz")).await.expect("written");
                 }
-                let written = upload.finish(key.to_owned()).await.expect("stored");
+                let written = upload.finish(key.to_owned(), false, gif(None)).await.expect("stored");
                 assert_eq!(written.bytes, parts * 10);
                 let content = std::fs::read(root.path().join(key)).expect("there");
                 assert_eq!(content, b"GIF89a-xyz".repeat(parts as usize));
@@ -391,10 +575,31 @@ mod tests {
                 let expected: String =
                     sha2::Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
                 assert_eq!(written.sha256, expected);
-                let found = storage.find(vec!["no".into(), key.to_owned()], |head| head.starts_with(b"GIF8")).await;
-                let found = found.expect("found");
+                let wanted = vec![vec!["no".into(), key.to_owned()], vec!["no".into()]];
+                let mut found = storage.find(wanted, |head| head.starts_with(b"GIF8").then_some(GIF)).await;
+                assert_eq!((found.len(), found.pop()), (2, Some(None)));
+                let found = found.remove(0).expect("found");
                 assert_eq!((found.key.as_str(), found.written), (key, written));
-                assert_eq!(storage.find(vec![key.to_owned()], |_| false).await, None);
+                assert_eq!(storage.find(vec![vec![key.to_owned()]], |_| None).await, [None]);
+            }
+        });
+    }
+
+    #[test]
+    fn an_order_that_panics_is_nobody_else_s_affair() {
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::write(root.path().join("a.gif"), b"GIF89a").expect("written");
+        runtime().block_on(async {
+            let storage = open(root.path());
+            let wanted = || vec![vec!["a.gif".to_owned()]];
+            for _ in 0..WRITERS {
+                assert_eq!(storage.find(wanted(), |_| panic!("on purpose")).await, [None]);
+            }
+            for n in 0..WRITERS {
+                assert!(storage.find(wanted(), |_| Some(GIF)).await[0].is_some());
+                let mut upload = storage.upload();
+                upload.write(Bytes::from_static(b"GIF89a")).await.expect("written");
+                upload.finish(format!("{n}.gif"), false, gif(None)).await.expect("stored");
             }
         });
     }
@@ -403,13 +608,13 @@ mod tests {
     fn a_dropped_upload_leaves_nothing() {
         let root = tempfile::tempdir().expect("a folder");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
+            let storage = open(root.path());
             let mut upload = storage.upload();
             upload.write(Bytes::from(vec![1; HAND_OVER_BYTES_MAX])).await.expect("written");
             drop(upload);
             // The next order to the same writer is answered after the abort was carried out.
             for _ in 0..WRITERS {
-                storage.find(vec!["no".into()], |_| true).await;
+                storage.find(vec![vec!["no".into()]], |_| Some(GIF)).await;
             }
             assert_eq!(files_below(root.path()), Vec::<PathBuf>::new());
         });
@@ -420,11 +625,36 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         std::fs::write(root.path().join("file"), b"x").expect("written");
         runtime().block_on(async {
-            let storage = Storage::open(root.path(), 64, SyncPolicy::None).expect("opens");
+            let storage = open(root.path());
             let mut upload = storage.upload();
             upload.write(Bytes::from_static(b"x")).await.expect("written");
-            assert!(upload.finish("file/below".into()).await.is_err());
+            assert!(upload.finish("file/below".into(), false, gif(None)).await.is_err());
             assert_eq!(files_below(root.path()), [root.path().join("file")]);
         });
+    }
+
+    #[test]
+    fn what_is_refused_never_gets_a_name() {
+        let root = tempfile::tempdir().expect("a folder");
+        let another_hash = || Some("0".repeat(64));
+        for sync in [SyncPolicy::None, SyncPolicy::File, SyncPolicy::Batch] {
+            runtime().block_on(async {
+                let content = Content { min_bytes: 4, verify: Verify::Decode, ..Content::default() };
+                let storage = Storage::open(root.path(), 64, sync, Arc::new(content)).expect("opens");
+                for (body, wanted, reason) in [
+                    (&b"GIF"[..], None, Rejection::TooSmall),
+                    (&[b'x'; 100_000], another_hash(), Rejection::HashMismatch),
+                    (b"GIF89a-xyz", None, Rejection::Undecodable),
+                ] {
+                    let mut upload = storage.upload();
+                    upload.write(Bytes::copy_from_slice(body)).await.expect("written");
+                    match upload.finish("a.gif".into(), false, gif(wanted)).await {
+                        Err(Unstored::Refused(rejection)) => assert_eq!(rejection, reason),
+                        other => panic!("{other:?} in place of {reason}"),
+                    }
+                    assert_eq!(files_below(root.path()), Vec::<PathBuf>::new(), "{reason}");
+                }
+            });
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! While one batch is on its way to the disk the next one gathers, so two waits for the disk serve as many objects as are
 //! under way at once. Data first, then names: a power cut leaves no name without its data.
 
-use super::Written;
 use super::writer::Unfinished;
+use super::{Unstored, Written};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) struct Waiting {
     pub(super) unfinished: Unfinished,
     pub(super) target: PathBuf,
-    pub(super) reply: oneshot::Sender<io::Result<Written>>,
+    pub(super) reply: oneshot::Sender<Result<Written, Unstored>>,
 }
 
 /// Starts the thread; it ends when the last sender is dropped.
@@ -49,7 +49,7 @@ fn name_durably(root: &Path, batch: &mut Vec<Waiting>) {
     for (result, reply) in renamed {
         let result = result.and_then(|written| names.as_ref().map(|()| written).map_err(copy_of));
         // Whoever waits may have given up; the object is complete, so it may stay.
-        let _ = reply.send(result);
+        let _ = reply.send(result.map_err(Unstored::from));
     }
 }
 
