@@ -1,12 +1,12 @@
 //! Arguments of all commands. A command's own file says what it does with them.
 
-use crate::sources::Pages;
+use crate::sources::{Format, Pages};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
 use common::media::MediaTypes;
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Turns Imgur galleries, albums and lists of links into jobs for any number of workers.
 #[derive(Debug, Parser)]
@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Put links on the queue
     #[command(
-        after_help = "Examples:\n  producer enqueue                                   a page of Imgur's random gallery\n  producer enqueue https://imgur.com/a/ID links.txt\n  grep -o 'https://[^\" ]*jpg' page.html | producer enqueue -"
+        after_help = "Examples:\n  producer enqueue                                   a page of Imgur's random gallery\n  producer enqueue https://imgur.com/a/ID links.txt\n  producer enqueue photos.csv.gz --url-column image --rejects bad.jsonl\n  producer enqueue list:https://example.com/urls.parquet\n  grep -o 'https://[^\" ]*jpg' page.html | producer enqueue -"
     )]
     Enqueue(EnqueueArgs),
     /// Do everything on this machine: a private Redis, workers, wait, summary
@@ -30,11 +30,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  producer run links.txt\n  producer run imgur:random --pages 2 --workers 4 --storage ./pictures"
     )]
     Run(Box<RunArgs>),
+    /// Forget links, so that they can be enqueued again
+    #[command(
+        after_help = "Examples:\n  producer forget https://example.com/1.jpg\n  producer forget links.csv.gz\n  producer forget --all --yes"
+    )]
+    Forget(Box<ForgetArgs>),
     /// Show progress until a batch (or everything) is done, then the summary
     #[command(after_help = "Example:\n  producer wait 0123456789ab --timeout 10m")]
     Wait(WaitArgs),
-    /// Show how deep the queue is, and who works on it
-    #[command(after_help = "Example:\n  producer status --json")]
+    /// Show how deep the queue is and who works on it, or what became of a batch
+    #[command(after_help = "Examples:\n  producer status --watch\n  producer status 0123456789ab")]
     Status(StatusArgs),
     /// Show what became of each job
     #[command(after_help = "Example:\n  producer results --outcome failed --format urls | producer enqueue -")]
@@ -45,6 +50,12 @@ pub(crate) enum Command {
     /// Show who is alive
     #[command(after_help = "Example:\n  producer workers")]
     Workers(JsonArgs),
+    /// Show the enqueues, the newest first, and how far each is
+    #[command(after_help = "Example:\n  producer batches --limit 5")]
+    Batches(BatchesArgs),
+    /// Show what is left of Imgur's budgets, of this address and of the client id
+    #[command(after_help = "Example:\n  IMGUR_CLIENT_ID=0123456789abcde producer imgur-credits")]
+    ImgurCredits(ImgurCreditsArgs),
     /// Let no worker claim anything until `resume`
     #[command(after_help = "Example:\n  producer pause")]
     Pause,
@@ -64,7 +75,8 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// imgur:random, imgur:hot, imgur:top/week, imgur:user/NAME, imgur:r/SUB, imgur:t/TAG, imgur:search/WORDS,
-    /// imgur:a/ID, a URL, a .txt file of links, or - for standard input  [default: imgur:random]
+    /// imgur:a/ID, a URL, a file of links (.txt .csv .tsv .json .jsonl .ndjson .parquet, each also .gz or .zst),
+    /// list:https://… for such a file at a URL, or - for standard input  [default: imgur:random]
     #[arg(value_name = "SOURCE")]
     pub(crate) sources: Vec<String>,
     /// Pages of a gallery: a number, or all
@@ -76,6 +88,22 @@ pub(crate) struct SourceArgs {
     /// Enqueue links that this queue has seen before
     #[arg(long, help_heading = "Sources")]
     pub(crate) no_dedup: bool,
+    /// Wait whenever more than N jobs would be ready, so that Redis holds no more of a list of any length
+    #[arg(long, env = "IMGQ_MAX_READY", value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Sources")]
+    pub(crate) max_ready: Option<u64>,
+    /// What all lists are; otherwise their names tell, and standard input is text
+    #[arg(long, value_name = "FORMAT", help_heading = "Lists")]
+    pub(crate) list_format: Option<Format>,
+    /// The column or key with the links: a name, in any case, or a number from 1  [default: the first of url, link,
+    /// image_url, image, src, href and the like; or where the first row has a link]
+    #[arg(long, value_name = "NAME", help_heading = "Lists")]
+    pub(crate) url_column: Option<String>,
+    /// The column or key with the SHA-256 that each image must have  [default: sha256, where there is one]
+    #[arg(long, value_name = "NAME", help_heading = "Lists")]
+    pub(crate) hash_column: Option<String>,
+    /// Write bad lines to this file, as JSON lines that can be mended and enqueued
+    #[arg(long, value_name = "FILE", help_heading = "Lists")]
+    pub(crate) rejects: Option<PathBuf>,
     /// End with code 1 when a line was no usable link
     #[arg(long, help_heading = "Sources")]
     pub(crate) strict: bool,
@@ -106,6 +134,34 @@ pub(crate) struct EnqueueArgs {
     /// With --wait: give up after this long (exit code 4)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImgurCreditsArgs {
+    /// Imgur's client id
+    #[arg(long, env = "IMGUR_CLIENT_ID", hide_env_values = true, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// What the producer calls itself
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
+    pub(crate) user_agent: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Forget every link that the queue has seen
+    #[arg(long, conflicts_with = "sources")]
+    pub(crate) all: bool,
+    /// With --all: that is meant
+    #[arg(long, requires = "all")]
+    pub(crate) yes: bool,
+    /// Print one JSON object instead of a sentence
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -212,7 +268,20 @@ pub(crate) struct WaitArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BatchesArgs {
+    /// How many
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub(crate) limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// A batch, as `enqueue` printed it  [default: the whole queue]
+    #[arg(value_name = "BATCH")]
+    pub(crate) batch: Option<BatchId>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -234,8 +303,37 @@ pub(crate) enum ResultsFormat {
     Table,
     /// A JSON object each
     Jsonl,
+    /// Comma-separated values with a head
+    Csv,
+    /// A Parquet file, Zstandard inside
+    Parquet,
     /// The links alone
     Urls,
+}
+
+/// From when on: so long ago by the Redis clock, or a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Since {
+    Ago(Duration),
+    At(SystemTime),
+}
+
+impl Since {
+    /// As ms since 1970, for a Redis whose clock says `now_ms`.
+    pub(crate) fn as_ms(self, now_ms: u64) -> u64 {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Since::Ago(ago) => now_ms.saturating_sub(ms(ago)),
+            Since::At(time) => ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
+        }
+    }
+}
+
+/// Reads `2h` or `2026-01-31T08:00:00Z`.
+fn parse_since(text: &str) -> Result<Since, String> {
+    let at = humantime::parse_rfc3339_weak(text).map(Since::At);
+    at.or_else(|_| parse_duration(text).map(Since::Ago))
+        .map_err(|_| "wants how long ago (30m, 2h, 1day) or a time in UTC (2026-01-31T08:00:00Z)".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +350,9 @@ pub(crate) struct ResultsArgs {
     /// Only this batch
     #[arg(long, value_name = "BATCH")]
     pub(crate) batch: Option<BatchId>,
+    /// Only those from then on: how long ago (2h), or a time in UTC (2026-01-31T08:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = parse_since, conflicts_with = "reader")]
+    pub(crate) since: Option<Since>,
     /// Go on with new results until Ctrl-C
     #[arg(long)]
     pub(crate) follow: bool,
@@ -280,9 +381,20 @@ pub(crate) enum DeadCommand {
     /// Show them, oldest first
     List(DeadFilter),
     /// Put them back on the queue, all attempts unspent
-    Retry(DeadFilter),
+    #[command(after_help = "Example:\n  producer dead retry --host i.imgur.com --since 2h --dry-run")]
+    Retry(DeadChange),
     /// Throw them away; their results stay
-    Drop(DeadFilter),
+    #[command(after_help = "Example:\n  producer dead drop --reason dns --before 7days")]
+    Drop(DeadChange),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadChange {
+    #[command(flatten)]
+    pub(crate) filter: DeadFilter,
+    /// Only say how many it would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +405,15 @@ pub(crate) struct DeadFilter {
     /// Only this job
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
+    /// Only links of this host; host:port for one port of it
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Only those that failed before that: how long ago (2h), or a time in UTC (2026-01-31T08:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub(crate) before: Option<Since>,
+    /// Only those that failed from then on
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub(crate) since: Option<Since>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,15 +1,23 @@
 //! `producer enqueue`: reads links out of sources and puts them on the queue, chunk by chunk, in flat memory.
 
+use super::rejects::Rejects;
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::{EnqueueArgs, SourceArgs};
-use crate::sources::{Found, Source, SourceError, SourceOptions, Sources, sites_from};
+use crate::sources::{ColumnNames, Found, ListOptions, Source, SourceError, SourceOptions, Sources, sites_from};
+use crate::view::progress::Reading;
 use crate::view::{count, duration};
 use common::error::{QueueError, ReconnectBackoff};
-use common::job::BatchId;
+use common::job::{BatchId, Wanted};
+use common::link::ImgurSites;
 use common::queue::{CHUNK_LINKS_MAX, Chunk, Durability, OpenBatch, Pushed, Queue, command_digest};
 use common::settings::QueueArgs;
 use serde::Serialize;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// How long a Redis that went away in the middle is waited for.
@@ -17,6 +25,14 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(30);
 /// Links that were read wait at most this long for their chunk to fill, so that workers start while a slow source goes
 /// on; it is also how often the batch says that its enqueuer is alive.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Links after which it is looked how much of the list is read.
+const SHARE_EVERY: u64 = 1000;
+/// Chunks that are sent while an earlier one has no reply yet. The queue remembers what became of the last two.
+const SENT_AHEAD: usize = 1;
+/// How often it is looked whether workers made room below `--max-ready`.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(50);
+/// Waiting for room is said after this long.
+const SAY_AFTER: Duration = Duration::from_secs(3);
 /// How long `--durable` waits for a disk or a replica that is behind.
 const DURABLE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,22 +83,33 @@ pub(super) fn open_sources(args: &SourceArgs) -> Result<Sources, CommandError> {
     let default = ["imgur:random".to_owned()];
     let named = if args.sources.is_empty() { &default[..] } else { &args.sources };
     let sources = named.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let site = |variable: &str, default: &str| {
-        std::env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| default.to_owned())
-    };
     let options = SourceOptions {
         pages: args.pages,
         types: args.types,
-        sites: sites_from(
-            &site("IMGUR_API_URL", "https://api.imgur.com"),
-            &site("IMGUR_WEB_URL", "https://imgur.com"),
-            &site("IMGUR_IMAGE_URL", "https://i.imgur.com"),
-        )?,
+        sites: imgur_sites()?,
         client_id: args.client_id.clone(),
         user_agent: args.user_agent.clone(),
+        lists: list_options(args),
         notify: Arc::new(|notice| eprintln!("{notice}")),
     };
     Ok(Sources::new(sources, options)?)
+}
+
+/// Where Imgur is, by the environment.
+pub(super) fn imgur_sites() -> Result<ImgurSites, SourceError> {
+    let site = |variable: &str, default: &str| {
+        std::env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| default.to_owned())
+    };
+    sites_from(
+        &site("IMGUR_API_URL", "https://api.imgur.com"),
+        &site("IMGUR_WEB_URL", "https://imgur.com"),
+        &site("IMGUR_IMAGE_URL", "https://i.imgur.com"),
+    )
+}
+
+fn list_options(args: &SourceArgs) -> ListOptions {
+    let columns = ColumnNames { url: args.url_column.clone(), hash: args.hash_column.clone() };
+    ListOptions { format: args.list_format, columns }
 }
 
 /// Enqueues everything as one batch. When a source fails in the middle, or on Ctrl-C, what was read until then is
@@ -96,6 +123,10 @@ pub(super) async fn enqueue_all(
     let what = if args.sources.is_empty() { "imgur:random".to_owned() } else { args.sources.join(" ") };
     // For people; a list of a thousand URLs on the command line is not kept whole.
     let what: String = what.chars().take(200).collect();
+    if args.client_id.is_some() {
+        sources.share_budget(Arc::new(queue.sibling()));
+    }
+    let mut rejects = args.rejects.as_deref().map(|path| Rejects::create(path, &args.sources)).transpose()?;
     let mut pusher = begin(queue, &what, args).await?;
     let mut rejected = 0;
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -103,7 +134,12 @@ pub(super) async fn enqueue_all(
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut cut_short = None;
+    let mut reading = Reading::start();
+    let (mut links, mut share) = (0, None);
     'sources: while left > 0 {
+        if links % SHARE_EVERY == 0 {
+            share = sources.list_share();
+        }
         // Pinned across the ticks: a source may be in the middle of a request.
         let mut next = std::pin::pin!(sources.next());
         let found = loop {
@@ -114,18 +150,35 @@ pub(super) async fn enqueue_all(
                     cut_short = Some(CutShort::Interrupted);
                     break 'sources;
                 }
-                _ = flush.tick() => pusher.flush_or_touch().await?,
+                _ = flush.tick() => {
+                    if !room_or_interrupt(&mut pusher, &mut interrupt).await? {
+                        cut_short = Some(CutShort::Interrupted);
+                        break 'sources;
+                    }
+                    pusher.flush_or_touch().await?;
+                    reading.show(links, share);
+                }
                 found = &mut next => break found,
             }
         };
         match found {
             Ok(Some(Found::Link(link))) => {
                 left -= 1;
-                pusher.add(link).await?;
+                links += 1;
+                if pusher.add(link) {
+                    if !room_or_interrupt(&mut pusher, &mut interrupt).await? {
+                        cut_short = Some(CutShort::Interrupted);
+                        break;
+                    }
+                    pusher.send().await?;
+                }
             }
             Ok(Some(Found::Bad(bad))) => {
                 rejected += 1;
-                eprintln!("{bad}");
+                reading.say(&bad.to_string());
+                if let Some(rejects) = &mut rejects {
+                    rejects.add(&bad)?;
+                }
             }
             Ok(None) => break,
             Err(error) => {
@@ -134,7 +187,15 @@ pub(super) async fn enqueue_all(
             }
         }
     }
+    reading.finish();
+    // What was read is enqueued even so: on Ctrl-C without room for it, a part of a chunk more than allowed.
+    if cut_short.is_none() && !room_or_interrupt(&mut pusher, &mut interrupt).await? {
+        cut_short = Some(CutShort::Interrupted);
+    }
     pusher.flush().await?;
+    if let Some(rejects) = rejects {
+        rejects.finish()?;
+    }
     if sources.skipped() > 0 {
         eprintln!("note: {} of a type that is not among --types left out", count(sources.skipped(), "image"));
     }
@@ -160,6 +221,18 @@ pub(super) async fn enqueue_all(
     })
 }
 
+/// Waits for room below `--max-ready`; `false` when Ctrl-C came first.
+async fn room_or_interrupt(
+    pusher: &mut Pusher<'_>,
+    interrupt: &mut (impl Future<Output = std::io::Result<()>> + Unpin),
+) -> Result<bool, QueueError> {
+    tokio::select! {
+        biased;
+        room = pusher.room() => room.map(|()| true),
+        _ = interrupt => Ok(false),
+    }
+}
+
 /// Starts a batch, or goes on with one that the same command began and could not complete.
 async fn begin<'a>(queue: &'a Queue, what: &str, args: &SourceArgs) -> Result<Pusher<'a>, QueueError> {
     let dedup = !args.no_dedup;
@@ -170,16 +243,20 @@ async fn begin<'a>(queue: &'a Queue, what: &str, args: &SourceArgs) -> Result<Pu
     };
     let mut pusher = Pusher {
         queue,
-        batch: match &broken_off {
+        batch: Rc::new(match &broken_off {
             Some(before) => before.batch.clone(),
             None => queue.open_batch(BatchId::from_random(fastrand::u64(..)), what, command.as_deref()).await?,
-        },
+        }),
         chunks: 0,
         links: 0,
         skip: 0,
         goes_on_later: !dedup && command.is_some(),
         pending: Vec::new(),
         dedup,
+        max_ready: args.max_ready,
+        // Without a bound nobody asks.
+        ready: if args.max_ready.is_some() { queue.ready_len().await? } else { 0 },
+        sent: VecDeque::new(),
         total: Pushed::default(),
     };
     if let Some(before) = broken_off {
@@ -205,6 +282,9 @@ fn repeatable_command(args: &SourceArgs) -> Option<String> {
         match Source::parse(text).ok()? {
             Source::Imgur(_) | Source::Stdin => return None,
             Source::Url(url) => parts.push(url),
+            // Nothing tells whether it is the same list again, which only matters where links are counted.
+            Source::ListUrl(_) if args.no_dedup => return None,
+            Source::ListUrl(url) => parts.push(format!("list:{url}")),
             Source::List(path) => {
                 let path = path.canonicalize().ok()?;
                 let facts = path.metadata().ok()?;
@@ -219,7 +299,14 @@ fn repeatable_command(args: &SourceArgs) -> Option<String> {
             }
         }
     }
-    (parts.len() > 1).then(|| command_digest(&parts))
+    if parts.len() == 1 {
+        return None;
+    }
+    let lists = list_options(args);
+    if lists != ListOptions::default() {
+        parts.push(format!("{lists:?}"));
+    }
+    Some(command_digest(&parts))
 }
 
 /// Seals the batch, tried again while Redis does not answer: an unsealed one never finishes. Repeating it is harmless.
@@ -277,10 +364,10 @@ pub(super) fn summary(enqueued: &Enqueued, took: Duration) -> String {
     )
 }
 
-/// Gathers links into chunks.
+/// Gathers links into chunks, and sends each while the one before is on its way: Redis works on one while the next is made.
 struct Pusher<'a> {
     queue: &'a Queue,
-    batch: OpenBatch,
+    batch: Rc<OpenBatch>,
     chunks: u64,
     /// Links of the batch until now; the next one's place in it.
     links: u64,
@@ -288,23 +375,41 @@ struct Pusher<'a> {
     skip: u64,
     /// Whether the same command can go on with this batch, and has to: nothing else tells which links are in.
     goes_on_later: bool,
-    pending: Vec<String>,
+    pending: Vec<Wanted>,
     dedup: bool,
+    max_ready: Option<u64>,
+    /// As Redis said last.
+    ready: u64,
+    /// Chunks whose replies are not there yet, the oldest first.
+    sent: VecDeque<Sent<'a>>,
     total: Pushed,
 }
 
-impl Pusher<'_> {
-    async fn add(&mut self, link: String) -> Result<(), QueueError> {
+struct Sent<'a> {
+    chunk: Rc<Chunk>,
+    reply: Pin<Box<dyn Future<Output = Result<Pushed, QueueError>> + 'a>>,
+}
+
+impl<'a> Pusher<'a> {
+    /// Links of a chunk. With a bound a quarter of it, so that workers have three quarters while room is waited for.
+    fn chunk_links(&self) -> usize {
+        let quarter = |most: u64| usize::try_from(most / 4).unwrap_or(usize::MAX);
+        self.max_ready.map_or(CHUNK_LINKS_MAX, |most| quarter(most).clamp(1, CHUNK_LINKS_MAX))
+    }
+
+    /// Takes a link, and tells whether a chunk is full: then it is to be sent.
+    fn add(&mut self, link: Wanted) -> bool {
         if self.skip > 0 {
             self.skip -= 1;
             self.total.duplicates += 1;
-            return Ok(());
+            return false;
         }
         self.pending.push(link);
-        if self.pending.len() < CHUNK_LINKS_MAX { Ok(()) } else { self.flush().await }
+        self.pending.len() >= self.chunk_links()
     }
 
-    async fn flush(&mut self) -> Result<(), QueueError> {
+    /// Sends what is pending, once there is room for it. Cancel safe only while it waits for room, see [`Pusher::room`].
+    async fn send(&mut self) -> Result<(), QueueError> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -312,22 +417,93 @@ impl Pusher<'_> {
         let first = self.links;
         self.links += links.len() as u64;
         self.chunks += 1;
-        let chunk = Chunk::of_links(self.batch.id, self.chunks, first, links, self.dedup);
-        let pushed = self.queue.push_patiently(&self.batch, &chunk, REDIS_PATIENCE).await?;
-        self.total.enqueued += pushed.enqueued;
-        self.total.duplicates += pushed.duplicates;
+        let chunk = Rc::new(Chunk::of_wanted(self.batch.id, self.chunks, first, links, self.dedup));
+        let (queue, batch, pushed) = (self.queue, Rc::clone(&self.batch), Rc::clone(&chunk));
+        let mut reply: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { queue.push(&batch, &pushed).await });
+        // Polled once, it is handed to the connection, and once that had its turn, it is on its way.
+        let at_once = poll_fn(|context| Poll::Ready(reply.as_mut().poll(context))).await;
+        if let Poll::Ready(result) = at_once {
+            reply = Box::pin(std::future::ready(result));
+        }
+        tokio::task::yield_now().await;
+        self.sent.push_back(Sent { chunk, reply });
+        // With a bound the reply tells whether there is room for the next one.
+        let ahead = if self.max_ready.is_some() { 0 } else { SENT_AHEAD };
+        self.receive(ahead).await
+    }
+
+    /// Waits for replies until at most `left` are missing.
+    async fn receive(&mut self, left: usize) -> Result<(), QueueError> {
+        while self.sent.len() > left {
+            let Some(Sent { chunk, reply }) = self.sent.pop_front() else { break };
+            match reply.await {
+                Ok(pushed) => self.count(pushed),
+                // A gap may only mean that this chunk overtook the one before.
+                Err(error) if error.is_transient() || matches!(error, QueueError::RolledBack { .. }) => {
+                    tracing::debug!("chunk {}: {error}; sent again", chunk.number);
+                    // Those behind it may have met a gap where it was missing: again, one at a time and in their order.
+                    let behind: Vec<_> = self.sent.drain(..).map(|sent| sent.chunk).collect();
+                    for chunk in std::iter::once(chunk).chain(behind) {
+                        let pushed = self.queue.push_patiently(&self.batch, &chunk, REDIS_PATIENCE).await?;
+                        self.count(pushed);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
+    fn count(&mut self, pushed: Pushed) {
+        self.total.enqueued += pushed.enqueued;
+        self.total.duplicates += pushed.duplicates;
+        self.ready = pushed.ready;
+    }
+
+    /// Sends what is pending, and waits for all replies.
+    async fn flush(&mut self) -> Result<(), QueueError> {
+        self.send().await?;
+        self.receive(0).await
+    }
+
     async fn flush_or_touch(&mut self) -> Result<(), QueueError> {
-        if self.pending.is_empty() {
-            match self.queue.touch_batch(&self.batch).await {
-                // Redis away for a moment: the next chunk is what has to get through.
-                Err(error) if error.is_transient() => Ok(()),
-                other => other,
-            }
-        } else {
-            self.flush().await
+        if self.pending.is_empty() && self.sent.is_empty() { self.touch().await } else { self.flush().await }
+    }
+
+    async fn touch(&self) -> Result<(), QueueError> {
+        match self.queue.touch_batch(&self.batch).await {
+            // Redis away for a moment: the next chunk is what has to get through.
+            Err(error) if error.is_transient() => Ok(()),
+            other => other,
         }
+    }
+
+    /// Waits until so few jobs are ready that those which are pending fit below `--max-ready`. Cancel safe: nothing is lost.
+    async fn room(&mut self) -> Result<(), QueueError> {
+        let Some(most) = self.max_ready else { return Ok(()) };
+        let fits = |ready: u64, pending: usize| ready + pending as u64 <= most;
+        let waiting_since = Instant::now();
+        let mut touched = Instant::now();
+        let mut said = false;
+        while !fits(self.ready, self.pending.len()) {
+            tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
+            match self.queue.ready_len().await {
+                Ok(ready) => self.ready = ready,
+                Err(error) if error.is_transient() && waiting_since.elapsed() < REDIS_PATIENCE => continue,
+                Err(error) => return Err(error),
+            }
+            if touched.elapsed() >= FLUSH_EVERY {
+                touched = Instant::now();
+                self.touch().await?;
+            }
+            if !said && waiting_since.elapsed() >= SAY_AFTER && !fits(self.ready, self.pending.len()) {
+                said = true;
+                let ready = count(self.ready, "job");
+                eprintln!(
+                    "note: {ready} ready, and --max-ready is {most}: waiting for workers to take some (`producer status` shows them)"
+                );
+            }
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,13 @@
 //! The commands: a file each, a function that returns how it ended. Here they are chosen, and their errors printed.
 
+mod batches;
 mod completions;
 mod dead;
 mod enqueue;
+mod forget;
+mod imgur_credits;
 mod pause;
+mod rejects;
 mod results;
 mod run;
 mod status;
@@ -113,12 +117,15 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
     let Cli { queue, command } = cli;
     match command {
         Command::Enqueue(args) => enqueue::enqueue(&queue, args).await,
+        Command::Forget(args) => forget::forget(&queue, *args).await,
+        Command::ImgurCredits(args) => imgur_credits::imgur_credits(&queue, &args).await,
         Command::Run(args) => run::run(&queue, *args).await,
         Command::Wait(args) => wait::wait(&open(&queue).await?, args).await,
         Command::Status(args) => status::status(&open(&queue).await?, &args).await,
         Command::Results(args) => results::results(&open(&queue).await?, args).await,
         Command::Dead(args) => dead::dead(&open(&queue).await?, args.action).await,
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
+        Command::Batches(args) => batches::batches(&open(&queue).await?, &args).await,
         Command::Pause => pause::set_paused(&open(&queue).await?, true).await,
         Command::Resume => pause::set_paused(&open(&queue).await?, false).await,
         Command::Completions { shell } => completions::completions(shell),

@@ -2,21 +2,19 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::StatusArgs;
-use crate::view::{bytes, duration};
-use common::queue::{Queue, Status};
+use crate::view::{bytes, duration, harmless, summary};
+use common::queue::{BatchState, Queue, Status};
 use std::io::IsTerminal;
 use std::time::Duration;
 
 pub(super) async fn status(queue: &Queue, args: &StatusArgs) -> Result<Ended, CommandError> {
     loop {
-        let status = queue.status().await?;
-        if args.json {
-            print_json(&status)?;
+        if let Some(batch) = args.batch {
+            let (state, now_ms) = queue.batch(batch).await?;
+            show(args, &state, || of_batch(&state, now_ms))?;
         } else {
-            let redraw = args.watch && std::io::stdout().is_terminal();
-            // Home and clear, so that the lines stay where they are.
-            let clear = if redraw { "\u{1b}[H\u{1b}[2J" } else { "" };
-            print(&format!("{clear}{}", text(&status)))?;
+            let status = queue.status().await?;
+            show(args, &status, || text(&status))?;
         }
         if !args.watch {
             return Ok(Ended::Done);
@@ -26,6 +24,22 @@ pub(super) async fn status(queue: &Queue, args: &StatusArgs) -> Result<Ended, Co
             _ = tokio::signal::ctrl_c() => return Ok(Ended::Done),
         }
     }
+}
+
+fn show(args: &StatusArgs, facts: &impl serde::Serialize, text: impl Fn() -> String) -> Result<(), CommandError> {
+    if args.json {
+        return print_json(facts);
+    }
+    // Home and clear, so that the lines stay where they are.
+    let redraw = args.watch && std::io::stdout().is_terminal();
+    print(&format!("{}{}", if redraw { "\u{1b}[H\u{1b}[2J" } else { "" }, text()))
+}
+
+fn of_batch(state: &BatchState, now_ms: u64) -> String {
+    let until = if state.finished > 0 { state.finished } else { now_ms };
+    let took = Duration::from_millis(until.saturating_sub(state.started));
+    let stage = super::batches::stage(state);
+    format!("batch {} ({stage}) of {}\n{}", state.batch, harmless(&state.source), summary::text(state, took))
 }
 
 fn text(status: &Status) -> String {

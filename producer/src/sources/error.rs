@@ -2,6 +2,7 @@
 
 use super::imgur::{ImgurError, source};
 use common::link::LinkError;
+use serde::Serialize;
 use std::fmt;
 
 /// The longest piece of a line that is shown, in characters.
@@ -43,21 +44,15 @@ pub(crate) enum SourceError {
         /// As given.
         path: String,
     },
-    /// The file is there, and cannot be read.
+    /// The list is there, and cannot be read, or not to its end.
     #[error("cannot read {path}: {why}")]
     Unreadable {
         /// As given.
         path: String,
-        /// The system's words.
+        /// The system's words, or the reader's.
         why: String,
-    },
-    /// A list of a format that is not known yet.
-    #[error("cannot read {path}: this version reads .txt lists and standard input, not {extension}")]
-    UnsupportedFormat {
-        /// As given.
-        path: String,
-        /// With its dot.
-        extension: String,
+        /// What to do about it.
+        hint: Option<String>,
     },
     /// The source needs a client id.
     #[error(
@@ -83,7 +78,7 @@ impl SourceError {
         Some(match self {
             SourceError::UnknownImgur { .. } => "a name or search with spaces goes into quotes: \"imgur:search/grumpy cat\"".into(),
             SourceError::BadUrl { why, .. } => match why {
-                LinkError::NotHttp => "links start with http:// or https://".into(),
+                LinkError::NotHttp => "links start with http:// or https://; a list at a URL is list:https://…".into(),
                 LinkError::Malformed(_) => {
                     "write it whole, as in https://example.com/cat.jpg, and in quotes when it holds & or ?".into()
                 }
@@ -96,8 +91,7 @@ impl SourceError {
             },
             SourceError::BadSite { .. } => "write it like https://imgur.com or http://127.0.0.1:8000/web".into(),
             SourceError::NoSuchFile { path } => hint_for_no_file(path),
-            SourceError::Unreadable { .. } => return None,
-            SourceError::UnsupportedFormat { path, extension } => hint_for_format(path, extension),
+            SourceError::Unreadable { hint, .. } => return hint.clone(),
             SourceError::NoClientId { .. } => {
                 "set IMGUR_CLIENT_ID or --client-id if you have one. Without one these work: image links, albums by link \
                  (`producer enqueue https://imgur.com/a/ID`), lists of links (`producer enqueue links.txt`), and the demo \
@@ -114,7 +108,6 @@ impl SourceError {
             SourceError::UnknownImgur { .. } | SourceError::BadUrl { .. } | SourceError::BadSite { .. } => 2,
             SourceError::NoSuchFile { .. }
             | SourceError::Unreadable { .. }
-            | SourceError::UnsupportedFormat { .. }
             | SourceError::NoClientId { .. }
             | SourceError::Imgur { .. } => 1,
         }
@@ -133,38 +126,45 @@ fn hint_for_no_file(path: &str) -> String {
     }
 }
 
-fn hint_for_format(path: &str, extension: &str) -> String {
-    let convert = match extension {
-        ".gz" => format!("zcat '{path}'"),
-        ".zst" => format!("zstdcat '{path}'"),
-        ".csv" => format!("cut -d, -f1 '{path}'"),
-        ".tsv" => format!("cut -f1 '{path}'"),
-        ".jsonl" | ".ndjson" => format!("jq -r .url '{path}'"),
-        ".json" => format!("jq -r '.[].url' '{path}'"),
-        _ => return "convert it to a text file with a link on each line".into(),
-    };
-    format!(
-        "convert it to a link on each line, as with `{convert} | producer enqueue -`, with the right column or field"
-    )
-}
-
 /// A line, or a link out of a source, that cannot be enqueued. It does not stop the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadLine {
     /// The file as given, `stdin`, or the name of the source.
     pub(crate) source: String,
-    /// The physical line, from 1; 0 where there are no lines.
+    /// Of a text or table the physical line where the row begins, of JSON the item of the outermost array, of Parquet the
+    /// row; from 1; 0 where there is none of that.
     pub(crate) line: u64,
     /// Clipped, and with control characters escaped: it goes to terminals.
     pub(crate) text: String,
     /// What is wrong with it.
     pub(crate) why: String,
+    /// Neither clipped nor escaped.
+    pub(crate) rejected: Rejected,
+}
+
+/// What a bad line holds, so that it can be mended; what is not there is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Rejected {
+    /// What should be a link.
+    pub(crate) url: String,
+    /// The hash that its object should have.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) sha256: String,
+    /// The whole row, where it could not be told what the link is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) row: String,
 }
 
 impl BadLine {
-    /// Clips and escapes the text.
+    /// Clips and escapes the text, which should have been a link.
     pub(super) fn new(source: &str, line: u64, text: &str, why: String) -> BadLine {
-        BadLine { source: source.to_owned(), line, text: shown(text), why }
+        let rejected = Rejected { url: text.to_owned(), ..Rejected::default() };
+        BadLine { source: source.to_owned(), line, text: shown(text), why, rejected }
+    }
+
+    /// The same, with what it holds told apart.
+    pub(super) fn keeping(self, rejected: Rejected) -> BadLine {
+        BadLine { rejected, ..self }
     }
 }
 
@@ -175,7 +175,8 @@ impl fmt::Display for BadLine {
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
-        write!(f, ": {}: \"{}\"", self.why, self.text)
+        write!(f, ": {}", self.why)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": \"{}\"", self.text) }
     }
 }
 

@@ -7,11 +7,14 @@ mod error;
 mod imgur;
 mod list;
 
-pub(crate) use error::{BadLine, SourceError};
+pub(crate) use error::{BadLine, Rejected, SourceError};
 pub(crate) use imgur::ImgurSource;
+pub(crate) use list::{ColumnNames, Format, ListOptions};
 
-use common::link::{ImgurPage, ImgurSites, Target, canonical_url, classify};
+use common::job::Wanted;
+use common::link::{ImgurPage, ImgurSites, Target, canonical_url, classify, without_password};
 use common::media::MediaTypes;
+use common::queue::{ImgurCredits, Queue};
 use imgur::{Expanded, Expansion, ImgurClient};
 use list::{Entry, Input, List};
 use std::collections::VecDeque;
@@ -19,13 +22,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use url::Url;
-
-/// Formats of lists that are told apart from text, so that nobody gets a bad line for each line of a table.
-const UNSUPPORTED: &[&str] = &["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "gz", "zst"];
 
 /// Takes one-line notices for the user, such as "Imgur's limit is used up; waiting 12m0s".
 pub(crate) type Notify = Arc<dyn Fn(String) + Send + Sync>;
@@ -39,6 +39,8 @@ pub(crate) enum Source {
     Url(String),
     /// A file of links.
     List(PathBuf),
+    /// `list:https://…`: a list at a URL.
+    ListUrl(String),
     /// `-`.
     Stdin,
 }
@@ -56,6 +58,10 @@ impl Source {
             let unknown = |why| SourceError::UnknownImgur { text: error::shown(text), why };
             return ImgurSource::parse(rest).map(Source::Imgur).map_err(unknown);
         }
+        if let Some(url) = text.strip_prefix("list:") {
+            let url = canonical_url(url).map_err(|why| SourceError::BadUrl { text: error::shown(text), why })?;
+            return Ok(Source::ListUrl(url.into()));
+        }
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme.trim());
         let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
         if is_http || text.contains("://") {
@@ -67,12 +73,12 @@ impl Source {
         Ok(Source::List(PathBuf::from(text)))
     }
 
-    /// Whether a list's file is there, of a known format, and opens. Other sources have nothing to check without asking
-    /// somebody.
+    /// Whether a list's file is there and opens, and whether a table has the columns that are needed. Other sources have
+    /// nothing to check without asking somebody.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchFile`], [`SourceError::UnsupportedFormat`], [`SourceError::Unreadable`].
-    pub(crate) fn check(&self) -> Result<(), SourceError> {
+    /// [`SourceError::NoSuchFile`], [`SourceError::Unreadable`].
+    pub(crate) fn check(&self, options: &ListOptions) -> Result<(), SourceError> {
         let Source::List(path) = self else {
             return Ok(());
         };
@@ -85,12 +91,10 @@ impl Source {
         if metadata.is_dir() {
             return Err(list::unreadable(path, &ErrorKind::IsADirectory.into()));
         }
-        if let Some(extension) = unsupported_extension(path) {
-            return Err(SourceError::UnsupportedFormat { path: path.display().to_string(), extension });
-        }
         // Opening a named pipe waits for its writer, and closing it again would end the writer.
         if metadata.is_file() {
             File::open(path).map_err(|error| list::unreadable(path, &error))?;
+            list::check(path, options)?;
         }
         Ok(())
     }
@@ -102,15 +106,10 @@ impl fmt::Display for Source {
             Source::Imgur(source) => source.fmt(f),
             Source::Url(url) => f.write_str(&error::shown(url)),
             Source::List(path) => path.display().fmt(f),
+            Source::ListUrl(url) => f.write_str(&error::shown(&without_password(url))),
             Source::Stdin => f.write_str("stdin"),
         }
     }
-}
-
-/// With its dot, in lower case.
-fn unsupported_extension(path: &Path) -> Option<String> {
-    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-    UNSUPPORTED.contains(&extension.as_str()).then(|| format!(".{extension}"))
 }
 
 /// How many pages of a listing are read.
@@ -158,8 +157,10 @@ pub(crate) struct SourceOptions {
     pub(crate) sites: ImgurSites,
     /// Of Imgur's API; an empty one counts as none.
     pub(crate) client_id: Option<String>,
-    /// Sent to Imgur's API and pages.
+    /// Sent to Imgur's API and pages, and to where lists are.
     pub(crate) user_agent: String,
+    /// Of all lists.
+    pub(crate) lists: ListOptions,
     /// Where notices go.
     pub(crate) notify: Notify,
 }
@@ -167,8 +168,8 @@ pub(crate) struct SourceOptions {
 /// What a source holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A canonical link.
-    Link(String),
+    /// A canonical link, and what its object has to be.
+    Link(Wanted),
     /// A line that is none.
     Bad(BadLine),
 }
@@ -183,6 +184,8 @@ pub(crate) struct Sources {
     expansion: Option<(Expansion, Origin)>,
     /// Made when it is first needed: lists of plain links never do.
     client: Option<ImgurClient>,
+    /// Through which producers tell each other what is left of Imgur's budget.
+    shared: Option<Arc<Queue>>,
     skipped: u64,
 }
 
@@ -221,18 +224,25 @@ impl Sources {
     /// Any of [`SourceError`], those of Imgur's answers excepted.
     pub(crate) fn new(sources: Vec<Source>, mut options: SourceOptions) -> Result<Sources, SourceError> {
         options.client_id = options.client_id.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
-        let mut sources =
-            Sources { waiting: sources.into(), list: None, expansion: None, client: None, skipped: 0, options };
+        let mut sources = Sources {
+            waiting: sources.into(),
+            list: None,
+            expansion: None,
+            client: None,
+            shared: None,
+            skipped: 0,
+            options,
+        };
         let mut asks_imgur = false;
         for source in &sources.waiting {
-            source.check()?;
+            source.check(&sources.options.lists)?;
             let needs_client_id = match source {
                 Source::Imgur(imgur) => Some(imgur.needs_client_id()),
                 Source::Url(url) => match sources.classify(url)? {
                     Target::File(_) => None,
                     Target::Page(page) => Some(needs_client_id(&page)),
                 },
-                Source::List(_) | Source::Stdin => None,
+                Source::List(_) | Source::ListUrl(_) | Source::Stdin => None,
             };
             if needs_client_id == Some(true) && sources.options.client_id.is_none() {
                 return Err(SourceError::NoClientId { source_name: source.to_string() });
@@ -283,7 +293,7 @@ impl Sources {
                     None => return Ok(None),
                     Some(source) => {
                         if let Some(link) = self.start(source)? {
-                            return Ok(Some(Found::Link(link)));
+                            return Ok(Some(Found::Link(link.into())));
                         }
                     }
                 }
@@ -310,9 +320,11 @@ impl Sources {
                 }
             },
             Source::List(path) => Input::File(path.clone()),
+            Source::ListUrl(url) => Input::Url { url: url.clone(), user_agent: self.options.user_agent.clone() },
             Source::Stdin => Input::Stdin,
         };
-        self.list = Some(List::open(input, self.options.sites.clone(), self.options.types)?);
+        let options = &self.options;
+        self.list = Some(List::open(input, options.lists.clone(), options.sites.clone(), options.types)?);
         Ok(None)
     }
 
@@ -331,7 +343,7 @@ impl Sources {
         let list_name = self.list.as_ref().map_or("", List::name);
         let outcome = expansion.next(client).await;
         match (outcome, &*origin) {
-            (Ok(Some(Expanded::Link(link))), _) => Ok(Some(Found::Link(link))),
+            (Ok(Some(Expanded::Link(link))), _) => Ok(Some(Found::Link(link.into()))),
             (Ok(Some(Expanded::PartialAlbum { link, why })), origin) => {
                 let (source, line) = origin.place(list_name);
                 Ok(Some(Found::Bad(BadLine::new(source, line, &link, why))))
@@ -351,11 +363,42 @@ impl Sources {
         }
     }
 
+    /// How much of the list that is being read is read, from 0 to 1, where that can be known.
+    pub(crate) fn list_share(&self) -> Option<f64> {
+        self.list.as_ref()?.share()
+    }
+
+    /// From now on Imgur's budget is shared with the other producers that use the Redis of `queue`. Before the first link.
+    pub(crate) fn share_budget(&mut self, queue: Arc<Queue>) {
+        if let (Some(client), Some(client_id)) = (&mut self.client, &self.options.client_id) {
+            client.share_budget(Arc::clone(&queue), client_id);
+        }
+        self.shared = Some(queue);
+    }
+
+    /// What is left of Imgur's budget.
+    ///
+    /// # Errors
+    /// No client id, or what Imgur says.
+    pub(crate) async fn imgur_credits(&mut self) -> Result<ImgurCredits, SourceError> {
+        let source_name = "imgur-credits".to_owned();
+        if self.options.client_id.is_none() {
+            return Err(SourceError::NoClientId { source_name });
+        }
+        self.make_client()?;
+        let Some(client) = &mut self.client else { return Err(SourceError::NoClientId { source_name }) };
+        client.credits().await.map_err(|error| SourceError::Imgur { source_name, error })
+    }
+
     fn make_client(&mut self) -> Result<(), SourceError> {
         if self.client.is_none() {
             let SourceOptions { sites, client_id, user_agent, notify, .. } = &self.options;
             let client = ImgurClient::new(sites.clone(), client_id.as_deref(), user_agent, notify.clone());
-            self.client = Some(client.map_err(|error| SourceError::Imgur { source_name: "Imgur".into(), error })?);
+            let mut client = client.map_err(|error| SourceError::Imgur { source_name: "Imgur".into(), error })?;
+            if let (Some(queue), Some(client_id)) = (&self.shared, client_id) {
+                client.share_budget(Arc::clone(queue), client_id);
+            }
+            self.client = Some(client);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ fn options(sites: ImgurSites, client_id: Option<&str>) -> SourceOptions {
         sites,
         client_id: client_id.map(str::to_owned),
         user_agent: "imgq-test".into(),
+        lists: ListOptions::default(),
         notify: Arc::new(|_| {}),
     }
 }
@@ -26,7 +27,7 @@ async fn all(mut sources: Sources) -> Vec<String> {
     let mut found = Vec::new();
     loop {
         match sources.next().await {
-            Ok(Some(Found::Link(link))) => found.push(link),
+            Ok(Some(Found::Link(wanted))) => found.push(wanted.url),
             Ok(Some(Found::Bad(bad))) => found.push(bad.to_string()),
             Ok(None) => return found,
             Err(error) => {
@@ -49,6 +50,8 @@ fn sources_are_told_apart() {
         ("links.txt", Source::List("links.txt".into())),
         ("imgur.com/a/DytNW1A", Source::List("imgur.com/a/DytNW1A".into())),
         ("/tmp/a:b", Source::List("/tmp/a:b".into())),
+        ("list:https://x/l.csv.gz", Source::ListUrl("https://x/l.csv.gz".into())),
+        ("./list:x", Source::List("./list:x".into())),
     ] {
         assert_eq!(Source::parse(text).ok(), Some(expected), "{text}");
     }
@@ -64,6 +67,7 @@ fn a_usage_error_names_the_input_the_reason_and_the_remedy() {
         ("http:example.com", "no // after the scheme", "https://example.com/cat.jpg"),
         ("https://[::1", "not a well-formed URL", "https://example.com/cat.jpg"),
         ("http://", "not a well-formed URL", "https://example.com/cat.jpg"),
+        ("list:links.csv", "not an http(s) URL", "list:https://"),
     ] {
         let error = Source::parse(text).expect_err(text);
         assert_eq!(error.exit_code(), 2, "{text}");
@@ -93,13 +97,11 @@ fn files_are_checked_before_the_first_link() {
     assert!(matches!(refused(directory.path().join("none.csv")), SourceError::NoSuchFile { .. }));
     assert!(matches!(refused(touch("file").join("x.txt")), SourceError::NoSuchFile { .. }));
     assert!(matches!(refused(directory.path().to_owned()), SourceError::Unreadable { .. }));
-    for extension in UNSUPPORTED {
-        let error = refused(touch(&format!("links.{}", extension.to_uppercase())));
-        assert!(error.to_string().contains("this version reads .txt lists and standard input"), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("convert")), "{error}");
-    }
+    let table = touch("links.csv");
+    std::fs::write(&table, "id,title\n1,cat\n").expect("written");
+    assert!(matches!(refused(table), SourceError::Unreadable { .. }));
     for name in ["links.txt", "links", "links.list"] {
-        Source::List(touch(name)).check().expect("a text list");
+        Source::List(touch(name)).check(&ListOptions::default()).expect("a text list");
     }
 }
 

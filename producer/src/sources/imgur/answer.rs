@@ -4,6 +4,7 @@
 //! what is needed is read, each field in any shape it has been seen in. What to do about an error is left to `client`
 //! and `expand`.
 
+use common::queue::ImgurCredits;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
@@ -189,6 +190,28 @@ pub(crate) fn read_api(status: u16, body: &[u8]) -> Result<Vec<Item>, ImgurError
         }
         _ => Err(not_understood(status)),
     }
+}
+
+/// What is left of the budget, out of an answer of `/3/credits`.
+///
+/// # Errors
+/// [`ImgurError`]; `Unreachable` without its site.
+pub(crate) fn read_credits(status: u16, body: &[u8]) -> Result<ImgurCredits, ImgurError> {
+    let data = read_data(status, body)?;
+    // Numbers have been seen as text elsewhere.
+    let number = |name: &str| match data.get(name)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let credits = ImgurCredits {
+        user_limit: number("UserLimit"),
+        user_remaining: number("UserRemaining"),
+        user_reset: number("UserReset"),
+        client_limit: number("ClientLimit"),
+        client_remaining: number("ClientRemaining"),
+    };
+    if credits == ImgurCredits::default() { Err(not_understood(status)) } else { Ok(credits) }
 }
 
 /// The images of an answer of `ajaxalbums`.

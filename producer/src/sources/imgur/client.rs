@@ -1,15 +1,16 @@
-//! The conversation with Imgur's API and pages: requests, timeouts, tries, and waiting for the limits. The only file of
-//! the producer that names the HTTP client.
+//! The conversation with Imgur's API and pages: requests, timeouts, tries, and waiting for the limits.
 //!
 //! What an answer means is left to `answer`, how long to wait to `limits`, and what to ask for to `expand`.
 
-use super::answer::{ImgurError, Item, read_api, read_web_album};
+use super::answer::{ImgurError, Item, read_api, read_credits, read_web_album};
 use super::limits::{Budget, TRIES_MAX, Turn, WAIT_MAX, minutes_and_seconds};
 use super::source::{ApiPath, join};
 use crate::sources::Notify;
 use common::link::ImgurSites;
+use common::queue::{ImgurAccount, ImgurCredits, Queue};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use url::Url;
 
@@ -30,6 +31,8 @@ pub(crate) struct ImgurClient {
     authorization: Option<HeaderValue>,
     notify: Notify,
     clock: Clock,
+    /// Where other producers that use the same id tell what is left, and are told.
+    shared: Option<(Arc<Queue>, ImgurAccount)>,
     /// Of the API; the pages have limits of their own.
     api_budget: Budget,
     web_budget: Budget,
@@ -117,6 +120,7 @@ impl ImgurClient {
             authorization,
             notify,
             clock: Clock::System,
+            shared: None,
             api_budget: Budget::default(),
             web_budget: Budget::default(),
         })
@@ -126,6 +130,46 @@ impl ImgurClient {
     #[cfg(test)]
     pub(super) fn with_clock(self, clock: Clock) -> ImgurClient {
         ImgurClient { clock, ..self }
+    }
+
+    /// Shares the API's budget with the other producers of `client_id`, through the Redis of `queue`.
+    pub(crate) fn share_budget(&mut self, queue: Arc<Queue>, client_id: &str) {
+        self.shared = Some((queue, ImgurAccount::of(self.sites.api.as_str(), client_id)));
+    }
+
+    /// Asks what is left of the budget, which costs a request of it.
+    ///
+    /// # Errors
+    /// Any [`ImgurError`].
+    pub(crate) async fn credits(&mut self) -> Result<ImgurCredits, ImgurError> {
+        let url = ApiPath::new(&["credits"]).below(&self.sites.api);
+        let site = self.sites.api.as_str().trim_end_matches('/').to_owned();
+        let at_site = |error| match error {
+            ImgurError::Unreachable { why, .. } => ImgurError::Unreachable { site: site.clone(), why },
+            other => other,
+        };
+        let (status, body) = self.fetch(Door::Api, &url).await.map_err(at_site)?;
+        let credits = read_credits(status, &body).map_err(at_site)?;
+        self.api_budget.learn(&credits);
+        self.tell_budget().await;
+        Ok(*self.api_budget.told())
+    }
+
+    /// Takes over what other producers were told. Without Redis everybody goes by what was told to himself.
+    async fn learn_budget(&mut self) {
+        let Some((queue, account)) = &self.shared else { return };
+        match queue.imgur_credits(account).await {
+            Ok(Some(told)) => self.api_budget.learn(&told),
+            Ok(None) => {}
+            Err(error) => tracing::debug!("Imgur's budget is not shared at the moment: {error}"),
+        }
+    }
+
+    async fn tell_budget(&self) {
+        let Some((queue, account)) = &self.shared else { return };
+        if let Err(error) = queue.note_imgur_credits(account, self.api_budget.told()).await {
+            tracing::debug!("Imgur's budget is not shared at the moment: {error}");
+        }
     }
 
     /// Where Imgur is.
@@ -155,6 +199,9 @@ impl ImgurClient {
     async fn ask(&mut self, door: Door, url: Url) -> Result<Vec<Item>, ImgurError> {
         let (mut refusals, mut failures, mut waited) = (0, 0, Duration::ZERO);
         loop {
+            if matches!(door, Door::Api) {
+                self.learn_budget().await;
+            }
             if let Turn::Wait(wait) = self.budget(door).turn(self.clock.now())? {
                 let why = ImgurError::Limited { over_capacity: false };
                 waited = self.wait_for_limit(door, &why, wait, waited).await?;
@@ -202,6 +249,15 @@ impl ImgurClient {
     }
 
     async fn try_once(&mut self, door: Door, url: &Url) -> Result<Vec<Item>, ImgurError> {
+        let (status, body) = self.fetch(door, url).await?;
+        match door {
+            Door::Api => read_api(status, &body),
+            Door::Web => read_web_album(status, &body),
+        }
+    }
+
+    /// The status and the body of an answer.
+    async fn fetch(&mut self, door: Door, url: &Url) -> Result<(u16, Vec<u8>), ImgurError> {
         let mut request = self.http.get(url.clone());
         if let (Door::Api, Some(authorization)) = (door, &self.authorization) {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -211,6 +267,9 @@ impl ImgurClient {
         let now = self.clock.now();
         let headers = response.headers();
         self.budget_mut(door).update(|name| headers.get(name)?.to_str().ok(), now);
+        if matches!(door, Door::Api) {
+            self.tell_budget().await;
+        }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failure)? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -219,10 +278,7 @@ impl ImgurClient {
             }
             body.extend_from_slice(&chunk);
         }
-        match door {
-            Door::Api => read_api(status, &body),
-            Door::Web => read_web_album(status, &body),
-        }
+        Ok((status, body))
     }
 
     fn budget(&self, door: Door) -> &Budget {

@@ -4,6 +4,7 @@
 //! Asking and sleeping are left to `client`.
 
 use super::answer::ImgurError;
+use common::queue::ImgurCredits;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Below this many requests of an address's hour, imgq waits for the next: running into the limit costs more than
@@ -28,9 +29,7 @@ pub(super) const TRIES_MAX: u32 = 4;
 /// What the headers of the answers so far say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Budget {
-    user_remaining: Option<u64>,
-    user_reset_s: Option<u64>,
-    client_remaining: Option<u64>,
+    told: ImgurCredits,
     retry_after: Option<Duration>,
 }
 
@@ -48,10 +47,29 @@ impl Budget {
     /// this answer's only.
     pub(super) fn update<'a>(&mut self, header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) {
         let number = |name: &str| header(name).and_then(|text| text.trim().parse::<u64>().ok());
-        self.user_remaining = number("x-ratelimit-userremaining").or(self.user_remaining);
-        self.user_reset_s = number("x-ratelimit-userreset").or(self.user_reset_s);
-        self.client_remaining = number("x-ratelimit-clientremaining").or(self.client_remaining);
+        self.learn(&ImgurCredits {
+            user_limit: number("x-ratelimit-userlimit"),
+            user_remaining: number("x-ratelimit-userremaining"),
+            user_reset: number("x-ratelimit-userreset"),
+            client_limit: number("x-ratelimit-clientlimit"),
+            client_remaining: number("x-ratelimit-clientremaining"),
+        });
         self.retry_after = header("retry-after").and_then(|text| retry_after(text, now));
+    }
+
+    /// Takes over what is newer, as another process was told.
+    pub(super) fn learn(&mut self, newer: &ImgurCredits) {
+        let told = &mut self.told;
+        told.user_limit = newer.user_limit.or(told.user_limit);
+        told.user_remaining = newer.user_remaining.or(told.user_remaining);
+        told.user_reset = newer.user_reset.or(told.user_reset);
+        told.client_limit = newer.client_limit.or(told.client_limit);
+        told.client_remaining = newer.client_remaining.or(told.client_remaining);
+    }
+
+    /// What Imgur said last.
+    pub(super) fn told(&self) -> &ImgurCredits {
+        &self.told
     }
 
     /// Whether the next request may be made now.
@@ -59,10 +77,10 @@ impl Budget {
     /// # Errors
     /// [`ImgurError::BudgetUsedUp`].
     pub(super) fn turn(&self, now: SystemTime) -> Result<Turn, ImgurError> {
-        if let Some(remaining) = self.client_remaining.filter(|&left| left < CLIENT_REMAINING_MIN) {
+        if let Some(remaining) = self.told.client_remaining.filter(|&left| left < CLIENT_REMAINING_MIN) {
             return Err(ImgurError::BudgetUsedUp { remaining });
         }
-        Ok(match (self.user_remaining, self.until_reset(now)) {
+        Ok(match (self.told.user_remaining, self.until_reset(now)) {
             (Some(left), Some(wait)) if left < USER_REMAINING_MIN => Turn::Wait(wait),
             // A reset that has passed, or was never told, leaves nothing to wait for.
             _ => Turn::Ask,
@@ -87,14 +105,14 @@ impl Budget {
 
     /// After a wait, what was told before it counts no more.
     pub(super) fn forget_user_limit(&mut self) {
-        self.user_remaining = None;
-        self.user_reset_s = None;
+        self.told.user_remaining = None;
+        self.told.user_reset = None;
         self.retry_after = None;
     }
 
     /// Until a second after the reset, because it is told in whole seconds. `None` when it has passed.
     fn until_reset(&self, now: SystemTime) -> Option<Duration> {
-        let reset = UNIX_EPOCH.checked_add(Duration::from_secs(self.user_reset_s?))?;
+        let reset = UNIX_EPOCH.checked_add(Duration::from_secs(self.told.user_reset?))?;
         reset.duration_since(now).ok().map(|left| left + Duration::from_secs(1))
     }
 }

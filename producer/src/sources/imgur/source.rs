@@ -7,10 +7,11 @@ use url::Url;
 
 /// The spellings, for messages and `--help`.
 pub(crate) const KNOWN: &str = "imgur:random, imgur:hot, imgur:top[/WINDOW], imgur:user/NAME, \
-    imgur:r/SUBREDDIT[/SORT[/WINDOW]], imgur:t/TAG[/SORT[/WINDOW]], imgur:search/WORDS, imgur:a/ID";
+    imgur:r/SUBREDDIT[/SORT[/WINDOW]], imgur:t/TAG[/SORT[/WINDOW]], imgur:search/WORDS[/SORT[/WINDOW]], imgur:a/ID";
 
 const WINDOWS: &[&str] = &["day", "week", "month", "year", "all"];
 const SUBREDDIT_SORTS: &[&str] = &["time", "top"];
+const SEARCH_SORTS: &[&str] = &["time", "viral", "top"];
 const TAG_SORTS: &[&str] = &["viral", "top", "time"];
 
 /// A place in Imgur's API that lists images and albums.
@@ -45,8 +46,15 @@ pub(crate) enum ImgurSource {
         /// As in [`ImgurSource::Subreddit`].
         window: &'static str,
     },
-    /// `imgur:search/WORDS`: everything that Imgur finds, the newest first.
-    Search(String),
+    /// `imgur:search/WORDS`: what Imgur finds, the newest of all times first unless asked otherwise.
+    Search {
+        /// May hold slashes.
+        words: String,
+        /// time, viral or top.
+        sort: &'static str,
+        /// As in [`ImgurSource::Top`].
+        window: &'static str,
+    },
     /// `imgur:a/ID`: one album. The only source that needs no client id.
     Album(String),
 }
@@ -75,8 +83,7 @@ impl ImgurSource {
                 let (name, sort, window) = name_sort_window(rest, TAG_SORTS)?;
                 Ok(ImgurSource::Tag { name, sort, window })
             }
-            // Words may hold anything, slashes too.
-            ("search", Some(words)) if !words.trim().is_empty() => Ok(ImgurSource::Search(words.trim().to_owned())),
+            ("search", Some(rest)) if !rest.trim().is_empty() => Ok(search(rest.trim())),
             ("a", Some(slug)) => album_id(slug).map(ImgurSource::Album),
             ("random" | "hot", Some(_)) => Err(format!("imgur:{kind} takes nothing behind it")),
             ("user" | "r" | "t" | "search" | "a", _) => Err(format!("imgur:{kind}/ wants something behind it")),
@@ -120,7 +127,9 @@ impl ImgurSource {
             ImgurSource::User(name) => ApiPath::new(&["account", name, "submissions", &page]),
             ImgurSource::Subreddit { name, sort, window } => gallery(&["r", name, sort, window]),
             ImgurSource::Tag { name, sort, window } => gallery(&["t", name, sort, window]),
-            ImgurSource::Search(words) => ApiPath { words: Some(words.clone()), ..gallery(&["search", "time", "all"]) },
+            ImgurSource::Search { words, sort, window } => {
+                ApiPath { words: Some(words.clone()), ..gallery(&["search", sort, window]) }
+            }
             ImgurSource::Album(id) => ApiPath::new(&["album", id]),
         }
     }
@@ -136,7 +145,7 @@ impl fmt::Display for ImgurSource {
             ImgurSource::User(name) => write!(f, "imgur:user/{name}"),
             ImgurSource::Subreddit { name, sort, window } => write!(f, "imgur:r/{name}/{sort}/{window}"),
             ImgurSource::Tag { name, sort, window } => write!(f, "imgur:t/{name}/{sort}/{window}"),
-            ImgurSource::Search(words) => write!(f, "imgur:search/{words}"),
+            ImgurSource::Search { words, sort, window } => write!(f, "imgur:search/{words}/{sort}/{window}"),
             ImgurSource::Album(id) => write!(f, "imgur:a/{id}"),
         }
     }
@@ -176,6 +185,23 @@ pub(crate) fn join<'a>(base: &Url, segments: impl Iterator<Item = &'a str>) -> U
         path.pop_if_empty().extend(segments);
     }
     url
+}
+
+/// Words may hold anything, slashes too: only what ends in a sort, or in a sort and a window, says how to sort. Who searches for
+/// such words writes the sort behind them.
+fn search(text: &str) -> ImgurSource {
+    let known = |text: &str, known: &'static [&'static str]| known.iter().copied().find(|&k| k == text);
+    let (words, sort, window) = (|| {
+        let (rest, last) = text.rsplit_once('/')?;
+        if let Some(sort) = known(last, SEARCH_SORTS) {
+            return Some((rest, sort, "all"));
+        }
+        let (words, sort) = rest.rsplit_once('/')?;
+        Some((words, known(sort, SEARCH_SORTS)?, known(last, WINDOWS)?))
+    })()
+    .filter(|(words, ..)| !words.trim().is_empty())
+    .unwrap_or((text, SEARCH_SORTS[0], "all"));
+    ImgurSource::Search { words: words.trim().to_owned(), sort, window }
 }
 
 fn name_sort_window(
@@ -241,6 +267,11 @@ mod tests {
             ("t/cats", "/3/gallery/t/cats/viral/week/2"),
             ("t/cats/time/month", "/3/gallery/t/cats/time/month/2"),
             ("search/grumpy cat", "/3/gallery/search/time/all/2?q=grumpy+cat"),
+            ("search/cats/top", "/3/gallery/search/top/all/2?q=cats"),
+            ("search/cats/viral/month", "/3/gallery/search/viral/month/2?q=cats"),
+            ("search/a/b/month", "/3/gallery/search/time/all/2?q=a%2Fb%2Fmonth"),
+            ("search/top", "/3/gallery/search/time/all/2?q=top"),
+            ("search/on/top/time", "/3/gallery/search/time/all/2?q=on%2Ftop"),
             ("a/DytNW1A", "/3/album/DytNW1A"),
             ("a/some-title-DytNW1A", "/3/album/DytNW1A"),
         ] {

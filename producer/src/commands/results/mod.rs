@@ -1,13 +1,14 @@
 //! `producer results`: the results stream, filtered, in a form for people or programs.
 
+mod output;
+
 use super::{CommandError, Ended, print};
-use crate::cli::{ResultsArgs, ResultsFormat};
-use crate::view::{bytes, harmless};
+use crate::cli::{ResultsArgs, ResultsFormat, Since};
+use crate::view::harmless;
 use common::error::QueueError;
 use common::queue::Queue;
 use common::report::ResultRow;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use output::Output;
 use std::time::Duration;
 
 /// Results read from Redis in one go.
@@ -24,41 +25,53 @@ pub(super) async fn results(queue: &Queue, args: ResultsArgs) -> Result<Ended, C
         print(&format!("reader {name} is forgotten; results no longer wait for it"))?;
         return Ok(Ended::Done);
     }
-    let mut output: Box<dyn Write> = match &args.output {
-        Some(path) => {
-            // What a reader took may be gone from Redis: its file grows, and is never begun anew.
-            let appends = args.reader.is_some();
-            let file = File::options().create(true).write(true).append(appends).truncate(!appends).open(path);
-            let file = file.map_err(CommandError::system(format!("cannot write to {}", path.display())))?;
-            Box::new(BufWriter::new(file))
-        }
-        None => Box::new(BufWriter::new(io::stdout())),
-    };
+    if args.reader.is_some() && args.format == ResultsFormat::Parquet {
+        return Err(CommandError::Other {
+            message: "--reader goes on where it stopped, and nothing can be added to a Parquet file".to_owned(),
+            hint: "take --format jsonl or csv, or leave out --reader and say --since".to_owned(),
+            code: 2,
+        });
+    }
     if let Some(name) = &args.reader {
         queue.add_reader(name).await?;
     }
-    let mut pages = Pages::new(args.reader.as_deref());
-    let cannot_write = |error| CommandError::system("cannot write the results")(error);
-    if args.format == ResultsFormat::Table {
-        writeln!(output, "{:<8}  {:<15}  {:>9}  {:>6}  {:<5}  WHAT", "OUTCOME", "REASON", "BYTES", "MS", "TYPE")
-            .map_err(cannot_write)?;
-    }
+    let after = match args.since {
+        Some(since) => Some(since.entry_before(queue).await?),
+        None => None,
+    };
+    let cannot_write = |error| match &args.output {
+        Some(path) => CommandError::system(format!("cannot write to {}", path.display()))(error),
+        None => CommandError::system("cannot write the results")(error),
+    };
+    // What a reader took may be gone from Redis: its file grows, and is never begun anew.
+    let mut output = Output::open(args.format, args.output.as_deref(), args.reader.is_some()).map_err(cannot_write)?;
+    let mut pages = Pages { reader: args.reader.as_deref(), after, only_new: false };
     loop {
         let page = pages.next(queue).await?;
         for row in page.iter().filter(|row| is_wanted(row, &args)) {
-            writeln!(output, "{}", line(row, args.format)).map_err(cannot_write)?;
+            output.write(row).map_err(cannot_write)?;
         }
         output.flush().map_err(cannot_write)?;
         // Only now: whoever is killed before this is given them again.
         if pages.done_with(queue, page).await? {
             if !args.follow {
-                return Ok(Ended::Done);
+                break;
             }
             tokio::select! {
                 () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(Ended::Done),
+                _ = tokio::signal::ctrl_c() => break,
             }
         }
+    }
+    output.finish().map_err(cannot_write)?;
+    Ok(Ended::Done)
+}
+
+impl Since {
+    /// The last entry that can have been made before this time.
+    async fn entry_before(self, queue: &Queue) -> Result<String, QueueError> {
+        let ms = self.as_ms(queue.now_ms().await?);
+        Ok(ms.checked_sub(1).map_or_else(|| "0-0".to_owned(), |before| format!("{before}-{}", u64::MAX)))
     }
 }
 
@@ -71,11 +84,7 @@ struct Pages<'a> {
     only_new: bool,
 }
 
-impl<'a> Pages<'a> {
-    fn new(reader: Option<&'a str>) -> Pages<'a> {
-        Pages { reader, after: None, only_new: false }
-    }
-
+impl Pages<'_> {
     async fn next(&self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {
         match self.reader {
             None => queue.results(self.after.as_deref(), PAGE).await,
@@ -120,21 +129,4 @@ fn is_wanted(row: &ResultRow, args: &ResultsArgs) -> bool {
     args.outcome.as_ref().is_none_or(|outcome| *outcome == row.outcome)
         && args.reason.as_ref().is_none_or(|reason| *reason == row.reason)
         && args.batch.is_none_or(|batch| batch.to_string() == row.batch)
-}
-
-fn line(row: &ResultRow, format: ResultsFormat) -> String {
-    match format {
-        // A row of strings and numbers always serialises.
-        ResultsFormat::Jsonl => serde_json::to_string(row).unwrap_or_default(),
-        ResultsFormat::Urls => harmless(&row.url),
-        ResultsFormat::Table => format!(
-            "{:<8}  {:<15}  {:>9}  {:>6}  {:<5}  {}",
-            harmless(&row.outcome),
-            harmless(&row.reason),
-            row.bytes.map_or_else(String::new, bytes),
-            row.ms.map_or_else(String::new, |ms| ms.to_string()),
-            harmless(&row.media_type),
-            harmless(if row.key.is_empty() { &row.url } else { &row.key })
-        ),
-    }
 }
