@@ -6,18 +6,26 @@
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
+use rustls::{HandshakeKind, ServerConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 /// A running origin on this machine; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Origin {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
     /// Dropped in the background: a test is not inside a runtime.
     runtime: Option<tokio::runtime::Runtime>,
@@ -29,6 +37,71 @@ struct Shared {
     requests: Mutex<BTreeMap<String, usize>>,
     /// User agents that asked for poison, until somebody takes them.
     poisoned: Mutex<Vec<String>>,
+    /// When each request came.
+    times: Mutex<Vec<Instant>>,
+    mood: Mutex<Mood>,
+    refused_at: Mutex<Option<Instant>>,
+    connections: AtomicUsize,
+    /// Connections whose TLS session is an earlier one that goes on.
+    resumed: AtomicUsize,
+    /// Requests that came over HTTP/2.
+    http2_requests: AtomicUsize,
+}
+
+/// Takes connections, with TLS on top or without, and counts them.
+struct Door {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+}
+
+/// A connection, whatever it is made of.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Listener for Door {
+    type Io = Box<dyn Stream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Box<dyn Stream>, SocketAddr) {
+        loop {
+            let Ok((stream, from)) = self.listener.accept().await else { continue };
+            let _ = stream.set_nodelay(true);
+            self.shared.connections.fetch_add(1, Ordering::SeqCst);
+            let Some(tls) = &self.tls else { return (Box::new(stream), from) };
+            // One handshake at a time, which does for clients that behave.
+            let Ok(stream) = tls.accept(stream).await else { continue };
+            if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                self.shared.resumed.fetch_add(1, Ordering::SeqCst);
+            }
+            return (Box::new(stream), from);
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// How an origin treats everybody, whatever they ask for.
+#[derive(Debug, Clone, Default)]
+pub enum Mood {
+    /// As the path says.
+    #[default]
+    Kind,
+    /// 429, with a Retry-After if there is one here.
+    Refusing(Option<String>),
+    /// 429 with this Retry-After for this user agent, and as the path says for all others.
+    RefusingFor(String, String),
+    /// 503.
+    Down,
+    /// 503 for this user agent, and as the path says for all others.
+    DownFor(String),
+}
+
+/// What `/named/NAME` answers: another GIF for each name.
+pub fn named_gif(name: &str) -> Vec<u8> {
+    gif(name.bytes().fold(0, |n, byte| n.wrapping_mul(257).wrapping_add(u64::from(byte))), 700)
 }
 
 /// A GIF of exactly `bytes` bytes (64 or more), different for each `n`.
@@ -63,23 +136,63 @@ impl Origin {
     /// # Panics
     /// When the address cannot be had.
     pub fn start_on(address: &str) -> Origin {
+        Origin::serve(address, None)
+    }
+
+    /// Starts one that speaks TLS.
+    ///
+    /// # Panics
+    /// When no port can be had.
+    pub fn start_tls(tls: Arc<ServerConfig>) -> Origin {
+        Origin::serve("127.0.0.1:0", Some(tls))
+    }
+
+    fn serve(address: &str, tls: Option<Arc<ServerConfig>>) -> Origin {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let shared = Arc::new(Shared {
             held: watch::Sender::new(false),
             requests: Mutex::default(),
             poisoned: Mutex::default(),
+            times: Mutex::default(),
+            mood: Mutex::default(),
+            refused_at: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            resumed: AtomicUsize::new(0),
+            http2_requests: AtomicUsize::new(0),
         });
         let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&shared));
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).expect("a free port");
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Origin { address, shared, runtime: Some(runtime) }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let door = Door { listener, tls: tls.map(TlsAcceptor::from), shared: Arc::clone(&shared) };
+        runtime.spawn(async move { axum::serve(door, router).await });
+        Origin { address, scheme, shared, runtime: Some(runtime) }
     }
 
     /// The URL of a path on it.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
+        format!("{}://{}/{path}", self.scheme, self.address)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Connections that it has taken so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Those of them that went on with a TLS session of before.
+    pub fn resumed_connections(&self) -> usize {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
+    /// Requests that came over HTTP/2.
+    pub fn http2_requests(&self) -> usize {
+        self.shared.http2_requests.load(Ordering::SeqCst)
     }
 
     /// Holds up all bodies from now on: half of each is sent, the rest after [`Origin::let_go`].
@@ -90,6 +203,26 @@ impl Origin {
     /// Lets held bodies go.
     pub fn let_go(&self) {
         self.shared.held.send_replace(false);
+    }
+
+    /// Treats everybody like that from now on.
+    pub fn set_mood(&self, mood: Mood) {
+        *self.shared.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+    }
+
+    /// When each request so far came.
+    pub fn times(&self) -> Vec<Instant> {
+        self.shared.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When it first refused somebody in the mood [`Mood::RefusingFor`].
+    pub fn refused_at(&self) -> Option<Instant> {
+        *self.shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host that its URLs name.
+    pub fn host(&self) -> String {
+        self.address.to_string()
     }
 
     /// Who asked for `/poison/…` since the last call, by user agent.
@@ -117,13 +250,37 @@ impl Drop for Origin {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Path(path): Path<String>,
+    version: Version,
+    headers: HeaderMap,
+) -> Response {
+    if version == Version::HTTP_2 {
+        shared.http2_requests.fetch_add(1, Ordering::SeqCst);
+    }
     let request = {
         let mut requests = shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let count = requests.entry(path.clone()).or_default();
         *count += 1;
         *count
     };
+    shared.times.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+    let mood = shared.mood.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    match mood {
+        Mood::Refusing(None) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Mood::Refusing(Some(after)) => {
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)]).into_response();
+        }
+        Mood::RefusingFor(whom, after) if whom == agent => {
+            shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)]).into_response();
+        }
+        Mood::Down => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Mood::DownFor(whom) if whom == agent => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Mood::Kind | Mood::DownFor(_) | Mood::RefusingFor(..) => {}
+    }
     let parts: Vec<&str> = path.split('/').collect();
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
     match parts.as_slice() {
@@ -143,6 +300,10 @@ async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>, hea
                 .into_response()
         }
         ["empty"] => ().into_response(),
+        // A GIF that its name calls a JPEG.
+        // Another one for each name.
+        ["named", name] => named_gif(name).into_response(),
+        ["mistyped", name] if name.ends_with(".jpg") => gif(6, 600).into_response(),
         ["no-type"] => gif(2, 700).into_response(),
         // Announces more than it sends.
         ["truncated"] => {
@@ -157,16 +318,36 @@ async fn answer(State(shared): State<Arc<Shared>>, Path(path): Path<String>, hea
         // Sends a little, then nothing, for ever; poison also tells who asked.
         ["endless"] | ["poison", _] => {
             if parts[0] == "poison" {
-                let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
                 shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner).push(agent.to_owned());
             }
-            let (sender, receiver) = tokio::sync::mpsc::channel(1);
-            tokio::spawn(async move {
-                let _ = sender.send(Ok::<_, std::io::Error>(Bytes::from(gif(4, 500)))).await;
-                sender.closed().await;
-            });
-            Body::new(ChannelBody(receiver)).into_response()
+            never_ending(gif(4, 500)).into_response()
         }
+        // An image with an X-Robots-Tag for each of the parts between bars; with a third part its body never ends.
+        ["robots", tags, rest @ ..] => {
+            let mut response = match rest {
+                [] => gif(6, 600).into_response(),
+                _ => never_ending(gif(6, 600)).into_response(),
+            };
+            for tag in tags.split('|') {
+                response.headers_mut().append("x-robots-tag", header::HeaderValue::from_str(tag).expect("a value"));
+            }
+            response
+        }
+        ["etag", etag, n, file] => {
+            let gif = gif(number(n), number(file.trim_end_matches(".gif")).max(64) as usize);
+            ([(header::ETAG, format!("\"{etag}\""))], gif).into_response()
+        }
+        // Says how long its body is, and sends the beginning alone.
+        ["announced", bytes] => {
+            ([(header::CONTENT_LENGTH, (*bytes).to_owned())], never_ending(gif(7, 64))).into_response()
+        }
+        // Does not say how long its body is.
+        ["unannounced", n, bytes] => unannounced(gif(number(n), number(bytes).max(64) as usize)).into_response(),
+        ["picture", name] => {
+            picture(name).map_or_else(|| StatusCode::NOT_FOUND.into_response(), |bytes| bytes.into_response())
+        }
+        // Closes the connection afterwards.
+        ["closing", n] => ([(header::CONNECTION, "close")], gif(number(n), 700)).into_response(),
         ["announced-large"] => {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static("1000000000"));
@@ -206,6 +387,68 @@ fn redirect(to: &str) -> Response {
 
 fn with_location(location: &str) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, location.to_owned())]).into_response()
+}
+
+/// A body that sends `start`, and then nothing for ever.
+fn never_ending(start: Vec<u8>) -> Body {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let _ = sender.send(Ok::<_, std::io::Error>(Bytes::from(start))).await;
+        sender.closed().await;
+    });
+    Body::new(ChannelBody(receiver))
+}
+
+/// A body of a length that nobody announces.
+fn unannounced(bytes: Vec<u8>) -> Body {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move { sender.send(Ok::<_, std::io::Error>(Bytes::from(bytes))).await });
+    Body::new(ChannelBody(receiver))
+}
+
+/// Pictures that are what their names say: 64 by 48 pixels where nothing else is said.
+pub fn picture(name: &str) -> Option<Vec<u8>> {
+    let encoded = |format| {
+        let picture =
+            image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * 4) as u8, (y * 5) as u8, (x ^ y) as u8]));
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).expect("encoded");
+        bytes.into_inner()
+    };
+    let jpeg = || encoded(image::ImageFormat::Jpeg);
+    let png = || encoded(image::ImageFormat::Png);
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    Some(match name {
+        "whole.jpg" => jpeg(),
+        "whole.png" => png(),
+        "whole.gif" => encoded(image::ImageFormat::Gif),
+        "whole.webp" => encoded(image::ImageFormat::WebP),
+        "half.jpg" => half(jpeg()),
+        "half.png" => half(png()),
+        "half.gif" => half(encoded(image::ImageFormat::Gif)),
+        "half.webp" => half(encoded(image::ImageFormat::WebP)),
+        // 100 KB of what cameras and editors put in front of the dimensions.
+        "late.jpg" => {
+            let (mut bytes, jpeg) = (jpeg()[..2].to_vec(), jpeg());
+            for _ in 0..2 {
+                bytes.extend([0xff, 0xed, 0xc3, 0x50]);
+                bytes.extend(std::iter::repeat_n(b'x', 49_998));
+            }
+            bytes.extend(&jpeg[2..]);
+            bytes
+        }
+        // 65,535 by 65,535 pixels in 5 KB.
+        "bomb.png" => {
+            let mut header = b"IHDR\0\0\xff\xff\0\0\xff\xff\x08\x06\0\0\0".to_vec();
+            let crc = crc32fast::hash(&header);
+            header.extend(crc.to_be_bytes());
+            [b"\x89PNG\r\n\x1a\n\0\0\0\x0d", &header[..], &png()[33..], &[0; 5000]].concat()
+        }
+        // The type shows, and that it is described somewhere; then it shows, and nothing else.
+        "sizeless.avif" => [b"\0\0\0\x18ftypavif\0\0\0\0avifmif1\0\0\x01\x34meta", &[0; 300][..]].concat(),
+        "nothing.avif" => [b"\0\0\0\x18ftypavif\0\0\0\0avifmif1", &[0; 300][..]].concat(),
+        _ => return None,
+    })
 }
 
 /// A body that breaks off after `start`, once that has left the server: an earlier error would swallow the headers too.

@@ -2,9 +2,11 @@
 //!
 //! Mounts are made in the mount namespace that the whole binary runs in.
 
-use harness::files::objects;
+use harness::files::{objects, sha256};
+use harness::origin::named_gif;
 use harness::{Origin, Producer, RawQueue, Worker, until};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -34,6 +36,22 @@ impl Storage {
         let storage = Storage { _folder: folder, real, seen };
         storage.bind();
         storage
+    }
+
+    /// One to which `A.gif` and `a.gif` are one file, without links, unnamed files and inodes. `scripts/machines-test.sh` finds
+    /// out which kind can be made here.
+    fn that_folds_case() -> Storage {
+        let kind = std::env::var("IMGQ_TEST_FOLDING_STORAGE").expect("run it by scripts/machines-test.sh");
+        let folder = tempfile::tempdir().unwrap();
+        let (image, real) = (folder.path().join("image"), folder.path().join("real"));
+        std::fs::create_dir(&real).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        run(&[&format!("mkfs.{}", kind.trim_end_matches("-fuse")), text(&image)]);
+        run(&["mount", "-t", &kind, "-o", "loop", text(&image), text(&real)]);
+        // A folder in it: its root has a number even there.
+        let seen = real.join("images");
+        std::fs::create_dir(&seen).unwrap();
+        Storage { _folder: folder, real, seen }
     }
 
     fn bind(&self) {
@@ -139,6 +157,50 @@ fn a_storage_that_disappears_and_returns_has_everything_in_the_end() {
 }
 
 #[test]
+fn a_storage_that_folds_case_has_an_object_for_each_url() {
+    let mut queue = RawQueue::shared();
+    let (origin, storage) = (Origin::start(), Storage::that_folds_case());
+    let names = ["A.gif", "a.gif", "WS2LFCw.gif", "ws2lfcw.gif", "holidays-in-rome.gif", "holida~1.gif"];
+    let urls = names.map(|name| origin.url(&format!("named/{name}")));
+    let all_are = |results: &[BTreeMap<String, String>], reason: &str| {
+        let there = objects(&storage.seen);
+        assert_eq!(there.len(), names.len(), "{there:?}");
+        for (name, url) in names.iter().zip(&urls) {
+            let result = results.iter().rfind(|result| result["url"] == *url).unwrap();
+            let found = (result["outcome"].as_str(), result.get("reason").map_or("", String::as_str));
+            assert_eq!((found, result["attempts"].as_str()), (("stored", reason), "1"), "{result:?}");
+            let sent = sha256(&named_gif(name));
+            assert_eq!((&there[&result["key"]], &result["sha256"]), (&sent, &sent), "{name}");
+        }
+    };
+    for (run, reason) in ["", "exists"].into_iter().enumerate() {
+        let worker = Worker::start(&queue, &storage.seen, &[]);
+        urls.iter().for_each(|url| queue.push(url));
+        all_are(&queue.until_results(names.len() * (run + 1), SOON), reason);
+        worker.kill();
+    }
+    let stored_next = |queue: &mut RawQueue, name: &str| {
+        let already = queue.results_len();
+        queue.push(&origin.url(&format!("named/{name}")));
+        let results = queue.until_results(already + 1, SOON);
+        assert_eq!(results[already]["outcome"], "stored", "{results:?}");
+        assert_eq!(objects(&storage.seen)[&results[already]["key"]], sha256(&named_gif(name)));
+    };
+    for sync in ["file", "batch"] {
+        let worker = Worker::start(&queue, &storage.seen, &["--sync", sync]);
+        stored_next(&mut queue, &format!("{sync}.gif"));
+        worker.kill();
+    }
+    // Everything is read in anew, and nobody mistakes the storage for another one.
+    let worker = Worker::start(&queue, &storage.seen, &[]);
+    stored_next(&mut queue, "one.gif");
+    run(&["mount", "-i", "-o", "remount,rw", text(&storage.real)]);
+    std::fs::remove_dir_all(storage.seen.join(".imgq-tmp")).unwrap();
+    stored_next(&mut queue, "another.gif");
+    drop(worker);
+}
+
+#[test]
 fn one_worker_s_broken_storage_leaves_the_jobs_to_the_others() {
     let mut scene = Scene::new("64m", &[]);
     run(&["mount", "-o", "remount,bind,ro", text(&scene.storage.seen)]);
@@ -154,9 +216,9 @@ fn one_worker_s_broken_storage_leaves_the_jobs_to_the_others() {
 struct Tracer(std::process::Child);
 
 impl Tracer {
-    fn that_delays_renames(worker: &Worker, by_ms: u64) -> Tracer {
-        let inject = format!("inject=/^rename:delay_enter={}", by_ms * 1000);
-        Tracer::of(worker, Path::new("/dev/null"), &["-e", "trace=/^rename", "-e", &inject])
+    fn that_delays_names(worker: &Worker, by_ms: u64) -> Tracer {
+        let inject = format!("inject=/^(rename|linkat):delay_enter={}", by_ms * 1000);
+        Tracer::of(worker, Path::new("/dev/null"), &["-e", "trace=/^(rename|linkat)", "-e", &inject])
     }
 
     fn of(worker: &Worker, log: &Path, arguments: &[&str]) -> Tracer {
@@ -189,7 +251,7 @@ impl Drop for Tracer {
 #[test]
 fn a_slow_storage_makes_things_slow_and_nothing_else() {
     let mut scene = Scene::new("64m", &[]);
-    let delay = Tracer::that_delays_renames(&scene.worker, 100);
+    let delay = Tracer::that_delays_names(&scene.worker, 100);
     scene.push(50, 5000);
     scene.all_stored(51);
     drop(delay);
@@ -198,7 +260,7 @@ fn a_slow_storage_makes_things_slow_and_nothing_else() {
 #[test]
 fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
     let mut scene = Scene::new("64m", &["--total-timeout", "15s", "--concurrency", "8"]);
-    let delay = Tracer::that_delays_renames(&scene.worker, 20_000);
+    let delay = Tracer::that_delays_names(&scene.worker, 20_000);
     scene.push(20, 5000);
     scene.until_it_waits("does not answer");
     // Longer than a job may take.
@@ -212,7 +274,7 @@ fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
 fn calls_for_objects(sync: &str, jobs: u64) -> Vec<String> {
     let mut scene = Scene::new("64m", &["--sync", sync]);
     let log = scene.storage.real.join(".calls");
-    let tracer = Tracer::of(&scene.worker, &log, &["-e", "trace=/^(f(data)?sync|syncfs|rename.*)$"]);
+    let tracer = Tracer::of(&scene.worker, &log, &["-e", "trace=/^(f(data)?sync|syncfs|rename.*|linkat)$"]);
     scene.origin.hold();
     // In a folder that is there: a rename into one that is not fails once.
     for n in 0..jobs {
@@ -224,7 +286,8 @@ fn calls_for_objects(sync: &str, jobs: u64) -> Vec<String> {
     drop(tracer);
     let log = std::fs::read_to_string(log).unwrap();
     // "1234  rename(…": the thread, and the call.
-    let call = |line: &str| Some(line.split_whitespace().nth(1)?.split('(').next()?.to_owned());
+    // A name is given by a rename or a link, whichever the system can do.
+    let call = |line: &str| Some(line.split_whitespace().nth(1)?.split('(').next()?.replace("linkat", "rename"));
     log.lines().filter(|line| !line.contains("resumed")).filter_map(call).collect()
 }
 

@@ -160,3 +160,131 @@ fn ctrl_c_ends_an_enqueue_that_never_has_to_wait_for_its_list() {
         queue.run::<i64>(&all);
     }
 }
+
+/// A list of so many links in a folder.
+fn list_of(folder: &std::path::Path, links: usize) -> String {
+    let list = folder.join("links.txt");
+    std::fs::write(&list, (0..links).map(|n| format!("https://x.org/{n}.jpg\n")).collect::<String>()).unwrap();
+    list.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn no_more_jobs_are_ready_than_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(folder.path(), 5_000);
+    let mut queue = RawQueue::shared();
+    let mut child = Producer::command(&queue, &["enqueue", &list, "--max-ready", "700"]).spawn().unwrap();
+    let mut taken = 0;
+    until("all are enqueued", SOON, || {
+        let ready = queue.ready_len();
+        assert!(ready <= 700, "{ready} are ready");
+        // Somebody takes some whenever there is no room for more.
+        if ready > 525 {
+            taken += queue.run::<Vec<String>>(&["LPOP", "@ready", "300"]).len();
+        }
+        child.try_wait().unwrap().map(|status| assert!(status.success()))
+    });
+    assert_eq!(taken + queue.ready_len(), 5_000);
+    let refused = Producer::run(&queue, &["enqueue", &list, "--max-ready", "0"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--max-ready"), "{refused:?}");
+}
+
+#[test]
+fn waiting_for_room_is_said_and_ctrl_c_ends_it_and_the_same_command_adds_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(folder.path(), 2_500);
+    let mut queue = RawQueue::shared();
+    let mut command = Producer::command(&queue, &["enqueue", &list, "--max-ready", "1000"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    while !said.contains("--max-ready is 1000") {
+        said = lines.next().expect("it says what it waits for").unwrap();
+    }
+    assert_eq!(queue.ready_len(), 1_000, "four chunks of a quarter");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let rest = Producer::run(&queue, &["enqueue", &list, "--json"]).json();
+    let before = 2_500 - rest["enqueued"].as_u64().unwrap();
+    assert_eq!((queue.ready_len(), rest["duplicates"].as_u64()), (2_500, Some(before)));
+}
+
+#[test]
+fn forgotten_links_can_be_enqueued_again_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(folder.path(), 1_500);
+    let mut queue = RawQueue::shared();
+    let enqueued = |queue: &RawQueue| Producer::run(queue, &["enqueue", &list, "--json"]).json()["enqueued"].as_u64();
+    assert_eq!(enqueued(&queue), Some(1_500));
+    let two = ["forget", "HTTPS://X.org/7.jpg", "https://x.org/8.jpg", "https://x.org/unknown.jpg", "--json"];
+    assert_eq!(Producer::run(&queue, &two).json()["forgotten"], 2);
+    assert_eq!((queue.ready_len(), enqueued(&queue)), (1_500, Some(2)));
+    let by_list = Producer::run(&queue, &["forget", &list]);
+    assert!(by_list.code == 0 && by_list.stdout.contains("1500 links forgotten"), "{by_list:?}");
+    assert_eq!(enqueued(&queue), Some(1_500));
+    for (arguments, said) in [(&["forget", "--all"][..], "--yes"), (&["forget"], "--all")] {
+        let refused = Producer::run(&queue, arguments);
+        assert!(refused.code == 2 && refused.stderr.contains(said), "{refused:?}");
+    }
+    assert_eq!(enqueued(&queue), Some(0));
+    let all = Producer::run(&queue, &["forget", "--all", "--yes", "--json"]).json();
+    assert_eq!((all["forgotten"].as_u64(), enqueued(&queue)), (Some(1_500), Some(1_500)));
+    assert_eq!(queue.ready_len(), 4_502, "jobs stay");
+}
+
+#[test]
+fn what_dedup_knows_costs_few_bytes_a_link_and_grows_without_forgetting() {
+    const LINKS: usize = 400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(folder.path(), LINKS);
+    // A server of its own: what others store is not counted.
+    let redis = harness::Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    let run = |queue: &RawQueue, arguments: &[&str]| {
+        finish(Producer::command(queue, &[arguments, &["--json"]].concat()), b"", Duration::from_secs(120)).json()
+    };
+    // Two at once, with links that both have: each moves buckets that the other is about to use.
+    let halves = [0..LINKS * 5 / 8, LINKS * 3 / 8..LINKS].map(|range| {
+        let half = folder.path().join(format!("from-{}.txt", range.start));
+        std::fs::write(&half, range.map(|n| format!("https://x.org/{n}.jpg\n")).collect::<String>()).unwrap();
+        let half = half.to_str().unwrap().to_owned();
+        let command = Producer::command(&queue, &["enqueue", &half, "--json"]);
+        std::thread::spawn(move || finish(command, b"", Duration::from_secs(120)).json()["enqueued"].as_u64().unwrap())
+    });
+    let enqueued: u64 = halves.into_iter().map(|half| half.join().unwrap()).sum();
+    assert_eq!((enqueued, queue.ready_len()), (LINKS as u64, LINKS));
+    let pattern = queue.key("dedup:*").replace('{', "\\{").replace('}', "\\}");
+    let keys: Vec<String> = queue.run(&["KEYS", &pattern]);
+    let memory: usize = keys.iter().map(|key| queue.run::<usize>(&["MEMORY", "USAGE", key])).sum();
+    println!("{} keys, {:.1} bytes a link", keys.len(), memory as f64 / LINKS as f64);
+    assert!(memory <= 25 * LINKS, "{memory} bytes for {LINKS} links");
+    assert!(keys.len() > 2048, "the buckets have doubled: {}", keys.len());
+    // What was split is found where it is now.
+    let again = run(&queue, &["enqueue", &list]);
+    assert_eq!((again["enqueued"].as_u64(), again["duplicates"].as_u64()), (Some(0), Some(LINKS as u64)));
+    let some = folder.path().join("some.txt");
+    std::fs::write(&some, (0..LINKS).step_by(997).map(|n| format!("https://x.org/{n}.jpg\n")).collect::<String>())
+        .unwrap();
+    assert_eq!(run(&queue, &["forget", some.to_str().unwrap()])["forgotten"], LINKS.div_ceil(997));
+    assert_eq!(run(&queue, &["enqueue", &list])["enqueued"], LINKS.div_ceil(997));
+    assert_eq!(queue.hash("dedup:meta")["count"], LINKS.to_string());
+}
+
+#[test]
+fn on_a_terminal_the_share_of_the_list_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(folder.path(), 150_000);
+    let queue = RawQueue::shared();
+    // `script` runs a command on a terminal of its own.
+    let mut on_terminal = std::process::Command::new("script");
+    let enqueue = format!("{} enqueue {list}", harness::programs::folder().join("producer").display());
+    on_terminal
+        .args(["-qec", &enqueue, "/dev/null"])
+        .env("REDIS_URL", &queue.url)
+        .env("IMGQ_QUEUE", &queue.name)
+        .env("TERM", "xterm");
+    let drawn = finish(on_terminal, b"", Duration::from_secs(120));
+    assert!(drawn.code == 0 && drawn.stdout.contains("150000 links enqueued"), "{drawn:?}");
+    assert!(drawn.stdout.contains("% of the list"), "{drawn:?}");
+}

@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests say what they show in their names, and may panic")]
 
+mod content;
 mod crashes;
 mod durable;
 mod enqueueing;
@@ -11,9 +12,16 @@ mod errors;
 mod faults;
 mod first_run;
 mod hand_pushed;
+mod hostile;
+mod hostile_http2;
 mod idling;
+mod imgur;
+mod keys;
+mod lists;
+mod metrics;
 mod model;
 mod outcomes;
+mod politeness;
 mod readers;
 mod redis_away;
 mod replicas;

@@ -6,7 +6,8 @@
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
 use common::queue::{
-    Chunk, Claim, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WorkerName,
+    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement,
+    WorkerName,
 };
 use common::report::Report;
 use harness::RawQueue;
@@ -49,7 +50,7 @@ impl Bench {
 
     fn claim(&mut self, number: u64, max: usize) -> Claim {
         self.number = self.number.max(number);
-        self.runtime.block_on(self.queue.claim(&self.worker, number, max, None)).unwrap()
+        self.runtime.block_on(self.queue.claim(&self.worker, number, &ClaimRequest::of(max))).unwrap()
     }
 
     fn claim_all(&mut self) -> Vec<ClaimedJob> {
@@ -66,7 +67,7 @@ impl Bench {
     }
 
     fn settle(&mut self, settlements: &[(LeaseField, Settlement)]) -> Vec<bool> {
-        self.runtime.block_on(self.queue.settle(&self.worker, settlements)).unwrap()
+        self.runtime.block_on(self.queue.settle(&self.worker, settlements, &[])).unwrap()
     }
 
     /// Ends the lease of the worker, and recovers it as another one would.
@@ -396,7 +397,7 @@ fn settle_that_fails_in_the_middle_keeps_the_job() {
     // Somebody wrote something else under the name of the stream.
     bench.raw.run::<()>(&["SET", "@results", "oops"]);
     let settlements = [(jobs[0].field.clone(), failed(&jobs[0]))];
-    assert!(bench.runtime.block_on(bench.queue.settle(&bench.worker, &settlements)).is_err());
+    assert!(bench.runtime.block_on(bench.queue.settle(&bench.worker, &settlements, &[])).is_err());
     bench.raw.run::<i64>(&["DEL", "@results"]);
     bench.all_are("in flight");
     assert_eq!(bench.settle(&settlements), [true]);

@@ -53,12 +53,16 @@ fn only_the_queue_names_the_redis_client() {
 }
 
 #[test]
-fn only_the_fetchers_name_the_http_client() {
-    only_in(
-        &["common/src", "producer/src", "worker/src"],
-        "reqwest",
-        &["worker/src/fetch.rs", "producer/src/sources/"],
-    );
+fn only_the_fetchers_name_an_http_client() {
+    let folders = ["common/src", "producer/src", "worker/src"];
+    only_in(&folders, "reqwest", &["producer/src/sources/"]);
+    for client in ["hyper_rustls", "rustls"] {
+        only_in(&folders, client, &["worker/src/fetch/"]);
+    }
+    // The other end of the same library answers scrapes.
+    for both in ["hyper", "hyper_util"] {
+        only_in(&folders, both, &["worker/src/fetch/", "worker/src/metrics/server.rs"]);
+    }
 }
 
 #[test]
@@ -71,9 +75,10 @@ fn producer_and_worker_never_meet() {
 
 #[test]
 fn pure_modules_do_no_io_and_know_no_clock() {
-    let pure =
-        ["link", "media", "job", "outcome", "report", "retry", "keys"].map(|name| format!("common/src/{name}.rs"));
-    let worker = ["address_guard", "attempt", "inspect", "storage/layout"].map(|name| format!("worker/src/{name}.rs"));
+    let pure = ["link", "host", "media", "job", "outcome", "report", "retry", "keys"]
+        .map(|name| format!("common/src/{name}.rs"));
+    let worker = ["address_guard", "attempt", "inspect", "placeholders", "robots", "storage/layout"]
+        .map(|name| format!("worker/src/{name}.rs"));
     let all: Vec<(String, String)> = sources("common/src").into_iter().chain(sources("worker/src")).collect();
     for name in pure.iter().chain(&worker) {
         let (_, code) = all.iter().find(|(path, _)| path == name).unwrap_or_else(|| panic!("{name} is there"));
@@ -93,13 +98,18 @@ fn a_main_is_short_and_a_script_is_used() {
     let rust: String = sources("common/src/queue").into_iter().map(|(_, code)| code).collect();
     for entry in std::fs::read_dir(root().join("common/src/queue/lua")).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().trim_end_matches(".lua").to_owned();
-        assert!(name == "prelude" || rust.contains(&format!("script!(\"{name}\"")), "{name}.lua is not used");
+        let is_run = rust.contains(&format!("script!(\"{name}\""));
+        let is_shared = rust.contains(&format!("include_str!(\"lua/{name}.lua\")"));
+        assert!(is_run || is_shared, "{name}.lua is not used");
     }
 }
 
 #[test]
 fn every_file_says_its_job_and_no_task_is_left_alone() {
-    for (name, code) in ["common/src", "producer/src", "worker/src", "tests/harness"].iter().flat_map(|f| sources(f)) {
+    for (name, code) in ["common/src", "producer/src", "worker/src", "tests/harness", "fuzz/fuzz_targets"]
+        .iter()
+        .flat_map(|f| sources(f))
+    {
         let text = std::fs::read_to_string(root().join(&name)).unwrap();
         assert!(text.starts_with("//!"), "{name} does not open with its one job");
         // A task is kept in a variable, a set or a field.

@@ -2,6 +2,9 @@
 
 use harness::programs::{self, finish};
 use harness::{Origin, Producer, RawQueue, Worker, until};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Row;
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -61,6 +64,127 @@ fn results_in_every_format() {
     let file = storage.path().join("results.jsonl");
     Producer::run(&queue, &["results", "--format", "jsonl", "--output", file.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(file).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn results_as_tables() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    let (good, gone) = (origin.url("1/500.gif"), origin.url("status/404?a,b"));
+    queue.push(&good);
+    queue.push(&gone);
+    let raw = queue.until_results(2, SOON);
+    let csv = Producer::run(&queue, &["results", "--format", "csv", "--reason", "gone"]).stdout;
+    let (head, row) = csv.trim_end().split_once('\n').unwrap();
+    let names = "entry,id,url,outcome,reason,key,bytes,sha256,type,width,height,status,attempts,worker,ms,batch";
+    assert_eq!(head, names);
+    assert!(row.contains(&format!(",\"{gone}\",rejected,gone,,")), "{row}");
+    let parquet = storage.path().join("results.parquet");
+    let written = Producer::run(&queue, &["results", "--format", "parquet", "--output", parquet.to_str().unwrap()]);
+    assert_eq!(written.code, 0, "{written:?}");
+    let file = SerializedFileReader::new(std::fs::File::open(&parquet).unwrap()).unwrap();
+    // As text: a string in quotes, a number without, or null.
+    let fields = |row: Row| row.get_column_iter().map(|(name, field)| (name.clone(), field.to_string())).collect();
+    let rows = file.get_row_iter(None).unwrap().map(|row| fields(row.unwrap()));
+    let mut rows: Vec<BTreeMap<String, String>> = rows.collect();
+    rows.sort_by_key(|row| row["outcome"] != "\"stored\"");
+    let quoted = |text: &str| format!("\"{text}\"");
+    assert_eq!((rows.len(), &rows[0]["url"], &rows[1]["url"]), (2, &quoted(&good), &quoted(&gone)));
+    assert_eq!((&*rows[0]["bytes"], &*rows[1]["bytes"]), ("500", "null"));
+    let sha256 = raw.iter().find_map(|result| result.get("sha256")).unwrap();
+    assert_eq!(rows[0]["sha256"], quoted(sha256));
+    assert_eq!((&*rows[1]["reason"], &*rows[1]["key"]), ("\"gone\"", "null"));
+    assert!(rows.iter().all(|row| row["time"] != "null"), "{rows:?}");
+    // Nothing half: a refusal leaves no file behind.
+    let refused = Producer::run(&queue, &["results", "--format", "parquet", "--reader", "x", "--output", "x.parquet"]);
+    assert!(refused.code == 2 && refused.stderr.contains("nothing can be added to a Parquet file"), "{refused:?}");
+}
+
+#[test]
+fn results_since_a_time_are_those_from_then_on() {
+    let mut queue = RawQueue::shared();
+    let add = |queue: &mut RawQueue, at: &str, id: &str| {
+        queue.run::<String>(&["XADD", "@results", at, "id", id, "url", "https://x.org/", "outcome", "stored"]);
+    };
+    let (seconds, _) = queue.run::<(u64, u64)>(&["TIME"]);
+    add(&mut queue, "1000000000000-0", "of-2001");
+    add(&mut queue, &format!("{}-0", (seconds - 1000) * 1000), "of-before");
+    add(&mut queue, &format!("{}-7", seconds * 1000), "of-now");
+    let ids = |since: &str| {
+        let shown = Producer::run(&queue, &["results", "--format", "jsonl", "--since", since]);
+        let ids =
+            shown.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].to_string());
+        ids.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ids("10m"), "\"of-now\"");
+    assert_eq!(ids("1h"), "\"of-before\" \"of-now\"");
+    assert_eq!(ids("2001-09-09T01:46:40Z"), "\"of-2001\" \"of-before\" \"of-now\"");
+    assert_eq!(ids("2001-09-09T01:46:41Z"), "\"of-before\" \"of-now\"");
+    let wrong = Producer::run(&queue, &["results", "--since", "yesterday"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("yesterday") && wrong.stderr.contains("2h"), "{wrong:?}");
+}
+
+#[test]
+fn batches_say_how_far_they_are() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    let none = Producer::run(&queue, &["batches"]);
+    assert!(none.code == 0 && none.stdout.contains("producer enqueue"), "{none:?}");
+    let enqueue = |queue: &RawQueue, links: &[&str]| {
+        let json = Producer::run(queue, &[&["enqueue", "--json"], links].concat()).json();
+        json["batch"].as_str().unwrap().to_owned()
+    };
+    let first = enqueue(&queue, &[&origin.url("1/500.gif"), &origin.url("status/404")]);
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    queue.until_results(2, SOON);
+    queue.run::<()>(&["HSET", "@meta", "paused", "1"]);
+    let second = enqueue(&queue, &[&origin.url("2/500.gif")]);
+    let listed = Producer::run(&queue, &["batches", "--json"]).json();
+    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|batch| batch["batch"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&second, &first]);
+    assert_eq!((listed[1]["stored"].as_u64(), listed[1]["rejected"].as_u64()), (Some(1), Some(1)));
+    let shown = Producer::run(&queue, &["batches"]).stdout;
+    let line = |batch: &str| shown.lines().find(|line| line.starts_with(batch)).unwrap().to_owned();
+    assert!(line(&first).contains("100%") && line(&first).contains("finished"), "{shown}");
+    assert!(line(&second).contains("0%") && line(&second).contains("in progress"), "{shown}");
+    let one = Producer::run(&queue, &["status", &first]).stdout;
+    assert!(one.contains("2 jobs: 1 stored (500 B), 1 rejected, 0 failed") && one.contains("gone"), "{one}");
+    let unknown = Producer::run(&queue, &["status", "0123456789ab"]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("0123456789ab"), "{unknown:?}");
+}
+
+#[test]
+fn dead_jobs_are_chosen_by_host_and_age() {
+    let mut queue = RawQueue::shared();
+    let (seconds, _) = queue.run::<(u64, u64)>(&["TIME"]);
+    for (id, age, url) in [
+        ("0a", 5000, "https://a.example/1.jpg"),
+        ("0b", 100, "https://A.example:8443/2.jpg"),
+        ("0c", 10, "https://b.example/3.jpg"),
+    ] {
+        let entry = format!("{}-0", (seconds - age) * 1000);
+        let job = format!("{{\"id\":\"{id:0>32}\",\"url\":\"{url}\"}}");
+        let fields = ["id", &format!("{id:0>32}"), "url", url, "reason", "dns", "attempts", "5", "job", &job];
+        queue.run::<String>(&[&["XADD", "@dead", &entry], &fields[..]].concat());
+    }
+    let listed = |filter: &[&str]| Producer::run(&queue, &[&["dead", "list"], filter].concat()).stdout;
+    assert!(listed(&["--host", "a.example"]).contains("2 jobs dead"));
+    assert!(listed(&["--host", "a.example:8443"]).contains("1 job dead"));
+    assert!(
+        listed(&["--before", "1h"]).contains("a.example/1.jpg") && listed(&["--before", "1h"]).contains("1 job dead")
+    );
+    assert!(listed(&["--since", "1h", "--host", "b.example"]).contains("1 job dead"));
+    let would = Producer::run(&queue, &["dead", "drop", "--since", "1h", "--dry-run"]);
+    assert!(would.stdout.contains("2 jobs would be dropped"), "{would:?}");
+    assert_eq!(queue.run::<u64>(&["XLEN", "@dead"]), 3);
+    let dropped = Producer::run(&queue, &["dead", "drop", "--since", "1h"]);
+    assert!(dropped.stdout.contains("2 jobs dropped"), "{dropped:?}");
+    let would = Producer::run(&queue, &["dead", "retry", "--dry-run", "--json"]).json();
+    assert_eq!((would["found"].as_u64(), would["moved"].as_u64()), (Some(1), Some(0)));
+    assert_eq!((queue.run::<u64>(&["XLEN", "@dead"]), queue.run::<u64>(&["LLEN", "@ready"])), (1, 0));
 }
 
 #[test]

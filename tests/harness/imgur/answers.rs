@@ -54,6 +54,7 @@ async fn api(
         .and_then(|text| text.strip_prefix("Client-ID "))
         .is_some_and(|id| !id.is_empty());
     let left = shared.credits_left.fetch_sub(1, Ordering::Relaxed) - 1;
+    let client_left = shared.client_credits_left.fetch_sub(1, Ordering::Relaxed) - 1;
     let fault = shared.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let mut response = if !authorised {
         error(401, "Authentication required")
@@ -76,7 +77,7 @@ async fn api(
         ("x-ratelimit-userremaining", left.max(0).to_string()),
         ("x-ratelimit-userreset", (seconds_now() + 2).to_string()),
         ("x-ratelimit-clientlimit", "12500".to_owned()),
-        ("x-ratelimit-clientremaining", "12000".to_owned()),
+        ("x-ratelimit-clientremaining", client_left.max(0).to_string()),
     ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             answer_headers.insert(HeaderName::from_static(name), value);
@@ -136,7 +137,8 @@ fn answer(shared: &Shared, path: &str, query: &HashMap<String, String>) -> Optio
         ["image", id] | ["gallery", "image", id] => Some(image_json(shared, &catalog.find_image(id)?)),
         ["credits"] => Some(json!({
             "UserLimit": shared.config.credits, "UserRemaining": shared.credits_left.load(Ordering::Relaxed),
-            "UserReset": seconds_now() + 3600, "ClientLimit": 12500, "ClientRemaining": 12000,
+            "UserReset": seconds_now() + 3600, "ClientLimit": 12500,
+            "ClientRemaining": shared.client_credits_left.load(Ordering::Relaxed),
         })),
         ["gallery", id] if id.len() == 7 => match catalog.find_album(id) {
             Some(album) => Some(album_json(shared, &album, usize::MAX)),

@@ -31,6 +31,8 @@ pub struct Config {
     pub removed_every: usize,
     /// API requests that a client has.
     pub credits: i64,
+    /// API requests that the application has for its day.
+    pub client_credits: i64,
     /// What the image host waits before it answers.
     pub latency: Duration,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             page_items: 12,
             removed_every: 0,
             credits: 500,
+            client_credits: 12_000,
             latency: Duration::ZERO,
         }
     }
@@ -73,6 +76,7 @@ struct Shared {
     base: String,
     catalog: Catalog,
     credits_left: AtomicI64,
+    client_credits_left: AtomicI64,
     faults: Mutex<VecDeque<Fault>>,
     requests: Mutex<Vec<String>>,
 }
@@ -151,6 +155,7 @@ async fn serve(config: Config) -> std::io::Result<Arc<Shared>> {
         base: config.public_url.clone().unwrap_or(own).trim_end_matches('/').to_owned(),
         catalog: Catalog::new(config.clone()),
         credits_left: AtomicI64::new(config.credits),
+        client_credits_left: AtomicI64::new(config.client_credits),
         config,
         faults: Mutex::default(),
         requests: Mutex::default(),
