@@ -3,7 +3,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 # Without default features the simulator needs no container engine to compile against.
-RUN cargo build --release --locked --package producer --package worker --package tests --bins --no-default-features
+RUN cargo build --release --locked --package producer --package worker --package tests --bin producer --bin worker --bin imgur-sim --no-default-features
 
 FROM debian:bookworm-slim
 # HTTPS needs the certificates of the public authorities.

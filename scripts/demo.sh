@@ -10,7 +10,7 @@ stop() { for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done; [
 trap stop EXIT
 
 # Without default features: the simulator alone, none of the test harness's container client.
-cargo build --release --locked --package producer --package worker --package tests --bins --no-default-features
+cargo build --release --locked --package producer --package worker --package tests --bin producer --bin worker --bin imgur-sim --no-default-features
 export PATH="$PWD/target/release:$PATH"
 
 # An empty REDIS_URL means: a private server.

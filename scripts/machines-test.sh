@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests that need a machine's privileges (test binary `machines`), in namespaces of their own: no network, mount or
 # address that they make is ever seen outside.
-#   --can-run: ends with 0 if this machine can run them   --why-not: says why it cannot
+#   --can-run: ends with 0 if this machine can run them   --why-not: says why it cannot   --left-out: names those of them that it
+#   cannot run, with the reason
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Where ip is, on some systems, for root only.
@@ -27,12 +28,32 @@ probe() {
   ip link set probe-link master probe-net up
   ip netns exec probe true
 }
+# How a storage that folds case can be mounted here: by the system, or by a program; nothing if neither can.
+folding_storage() {
+  local kind place
+  place=$(mktemp -d)
+  for kind in vfat exfat-fuse; do
+    rm -f "$place/image"
+    truncate -s 32M "$place/image"
+    mkdir -p "$place/root"
+    if "mkfs.${kind%-fuse}" "$place/image" && mount -t "$kind" -o loop "$place/image" "$place/root"; then
+      umount "$place/root"
+      echo "$kind" >&3
+      break
+    fi
+  done 3>&1 >/dev/null 2>&1
+  rm -r "$place"
+}
 case "${1:-}" in
   --probe-inside) probe; exit ;;
+  --folding-inside) folding_storage; exit ;;
   --run-inside)
     set_up
     shift
     export IMGQ_TEST_INSIDE_NAMESPACES=1
+    IMGQ_TEST_FOLDING_STORAGE=$(folding_storage)
+    export IMGQ_TEST_FOLDING_STORAGE
+    [ -n "$IMGQ_TEST_FOLDING_STORAGE" ] || set -- "$@" --skip storage_that_folds_case
     exec cargo test --package tests --locked --features machines --test machines -- "$@" ;;
 esac
 
@@ -48,6 +69,9 @@ why_not() {
 case "${1:-}" in
   --why-not) why_not; exit 0 ;;
   --can-run) [ -z "$(why_not)" ]; exit ;;
+  --left-out)
+    [ -n "$(inside --folding-inside)" ] || echo "storage that folds case: neither vfat (dosfstools) nor exFAT (exfat-fuse, exfatprogs) can be mounted"
+    exit ;;
 esac
 
 why=$(why_not)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what the tests need, and runs them all: format, lints, the compose file where a Docker engine answers, the tests that
+# Sets up what the tests need, and runs them all: format, lints, whether the fuzz targets compile, the compose file where a Docker engine answers, the tests that
 # need namespaces where these are allowed, unit tests, the chaos suite for two minutes, then the end-to-end tests. The last lines
 # are cargo's own.
 set -euo pipefail
@@ -15,8 +15,15 @@ cargo fmt --all -- --check
 step "lints"
 cargo clippy --workspace --all-targets --features tests/machines --locked -- -D warnings
 
-step "compose"
 not_run=()
+step "fuzz targets"
+if command -v c++ >/dev/null 2>&1; then
+  scripts/fuzz.sh --check
+else
+  not_run+=("scripts/fuzz.sh --check (fuzz targets): there is no c++, which libFuzzer is compiled with")
+fi
+
+step "compose"
 if scripts/compose-test.sh --can-run; then
   scripts/compose-test.sh
 else
@@ -26,6 +33,8 @@ fi
 step "machines"
 if scripts/machines-test.sh --can-run; then
   scripts/machines-test.sh
+  left_out=$(scripts/machines-test.sh --left-out)
+  [ -z "$left_out" ] || not_run+=("of scripts/machines-test.sh: $left_out")
 else
   not_run+=("scripts/machines-test.sh (hosts, mounts and clocks of their own): $(scripts/machines-test.sh --why-not)")
 fi
