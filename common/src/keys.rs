@@ -74,6 +74,14 @@ impl Keys {
     pub fn meta(&self) -> String {
         self.key("meta")
     }
+    /// LIST: what the queue was like every ten seconds, for two hours.
+    pub fn history_fine(&self) -> String {
+        self.key("history:10s")
+    }
+    /// LIST: what the queue was like every five minutes, for eight days.
+    pub fn history_coarse(&self) -> String {
+        self.key("history:5m")
+    }
     /// HASH: job → how often its worker died while it ran.
     pub fn crashes(&self) -> String {
         self.key("crashes")

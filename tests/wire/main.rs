@@ -29,4 +29,5 @@ mod running;
 mod scripts;
 mod stopping;
 mod structure;
+mod telling;
 mod watching;

@@ -486,11 +486,15 @@ impl Model {
         for counters in [Some(&mut self.state.stats), batch].into_iter().flatten() {
             count(counters, outcome, 1);
             count(counters, "bytes", bytes as i64);
+            if !reason.is_empty() {
+                count(counters, &format!("{outcome}:{reason}"), 1);
+            }
         }
         if let Some(batch) = batch_of(report.id).and_then(|batch| self.state.batches.get_mut(&batch))
-            && !reason.is_empty()
+            && outcome != "stored"
         {
-            count(batch, &format!("{outcome}:{reason}"), 1);
+            // All links are of one host.
+            count(batch, "host:x.org", 1);
         }
     }
 
@@ -550,9 +554,11 @@ impl Model {
             self.seen.insert(job.url.clone());
             *self.ids.entry(job.id.to_string()).or_default() += 1;
             count(&mut self.state.stats, "failed", -1);
+            count(&mut self.state.stats, &format!("failed:{reason}"), -1);
             if let Some(batch) = batch_of(job.id).and_then(|batch| self.state.batches.get_mut(&batch)) {
                 count(batch, "failed", -1);
                 count(batch, &format!("failed:{reason}"), -1);
+                count(batch, "host:x.org", -1);
             }
             self.state.ready.push(Job { attempts: 0, last_reason: None, ..job }.write());
         }

@@ -16,7 +16,7 @@ use crate::storage::health::{Condition, Health};
 use common::error::{QueueError, ReconnectBackoff};
 use common::host::HostRate;
 use common::job::Job;
-use common::outcome::Failure;
+use common::outcome::{Failure, Outcome};
 use common::queue::{
     Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
     WorkerName,
@@ -423,6 +423,7 @@ impl Dispatcher {
         let downloaded = move || _ = downloaded.send(tokio::task::id());
         let task = self.tasks.spawn(async move { processor.process(prepared, downloaded).await });
         self.downloading += 1;
+        self.hands.vitals.hosts.started(&host);
         self.running.insert(task.id(), Running { job, host, is_fresh, is_downloading: true, task });
     }
 
@@ -472,6 +473,9 @@ impl Dispatcher {
                 Err(_) => Settlement::Release,
             },
         };
+        let is_stored =
+            matches!(&settlement, Settlement::Report(report) if matches!(report.outcome, Outcome::Stored { .. }));
+        self.hands.vitals.hosts.ended(&host, is_stored);
         self.settle(job.field, settlement);
     }
 
@@ -665,6 +669,7 @@ impl Dispatcher {
                 self.hands.metrics.abandoned();
                 // It would hold a place at its host, and nobody would hear of it. What it stored is complete or nothing.
                 task.abort();
+                self.hands.vitals.hosts.abandoned(&host);
                 if is_downloading {
                     self.downloading -= 1;
                     self.gate.leave(&host);

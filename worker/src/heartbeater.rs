@@ -3,10 +3,11 @@
 //! Its own thread and connection, so that nothing the worker does (hashing, a long poll, a full runtime) can starve it.
 //! The reverse must not happen either: when the main thread is stuck the heartbeat stops, and the jobs go elsewhere.
 
+use crate::host_tally::HostTally;
 use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
 use common::error::{QueueError, ReconnectBackoff};
-use common::queue::{Heartbeat, Queue, WorkerName};
+use common::queue::{Heartbeat, Queue, WorkerHost, WorkerName};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,8 @@ pub(crate) struct Vitals {
     done: AtomicU64,
     /// Why nothing is claimed at the moment.
     waiting: Mutex<String>,
+    /// What is done with which hosts.
+    pub(crate) hosts: HostTally,
 }
 
 impl Vitals {
@@ -35,6 +38,7 @@ impl Vitals {
             pulse_ms: AtomicU64::new(0),
             done: AtomicU64::new(0),
             waiting: Mutex::default(),
+            hosts: HostTally::new(),
         }
     }
 
@@ -122,6 +126,7 @@ async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, metrics: &Met
         let done = vitals.done.load(Ordering::Relaxed);
         let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
         let mut facts = vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
+        facts.push(("hosts", WorkerHost::write(&vitals.hosts.busiest(Instant::now()))));
         // Those of the last time that something happened stay.
         facts.extend(metrics.means_since(&mut timed).map(|means| ("timings", means)));
         let answer = queue.heartbeat(worker, &facts).await;

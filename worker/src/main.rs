@@ -9,6 +9,7 @@ mod dispatcher;
 mod fetch;
 mod heartbeater;
 mod host_gate;
+mod host_tally;
 mod inspect;
 mod ledger;
 mod metrics;

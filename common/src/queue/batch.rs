@@ -35,9 +35,16 @@ pub struct BatchState {
     pub sealed: u64,
     /// When the last of its jobs was done; 0 while it is not.
     pub finished: u64,
+    /// Jobs that were purged before anybody got to them.
+    pub purged: u64,
     /// Jobs by `outcome:reason`.
     pub reasons: BTreeMap<String, u64>,
+    /// Jobs that were not stored, by host; of the first 200 hosts that had one, or about as many.
+    pub hosts: BTreeMap<String, u64>,
 }
+
+/// What the fields begin with that count jobs by host.
+const HOST_FIELD: &str = "host:";
 
 impl BatchState {
     /// Jobs that have a result.
@@ -61,10 +68,15 @@ impl BatchState {
                 "seen" => state.seen = number,
                 "sealed" => state.sealed = number,
                 "finished" => state.finished = number,
-                _ if name.contains(':') && number > 0 => {
-                    state.reasons.insert(name, number);
+                "purged" => state.purged = number,
+                _ if number == 0 => {}
+                _ => {
+                    if let Some(host) = name.strip_prefix(HOST_FIELD) {
+                        state.hosts.insert(host.to_owned(), number);
+                    } else if name.contains(':') {
+                        state.reasons.insert(name, number);
+                    }
                 }
-                _ => {}
             }
         }
         state

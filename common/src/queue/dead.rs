@@ -1,11 +1,10 @@
 //! The dead letters: jobs that failed for good, to be looked at, tried again or dropped.
 
 use super::dedup::LinkDigest;
-use super::results::text_fields;
+use super::results::Page;
 use super::{Queue, script};
 use crate::error::QueueError;
 use crate::job::{Job, JobId};
-use redis::streams::StreamRangeReply;
 use serde::Serialize;
 
 /// A job that failed for good.
@@ -40,36 +39,51 @@ pub enum DeadAction {
     Drop,
 }
 
+impl DeadJob {
+    fn from_fields(entry: String, fields: Vec<(String, String)>) -> DeadJob {
+        let mut dead = DeadJob { entry, ..DeadJob::default() };
+        for (name, value) in fields {
+            match name.as_str() {
+                "id" => dead.id = value,
+                "url" => dead.url = value,
+                "reason" => dead.reason = value,
+                "attempts" => dead.attempts = value.parse().unwrap_or(0),
+                "worker" => dead.worker = value,
+                "batch" => dead.batch = value,
+                "job" => dead.payload = value,
+                _ => {}
+            }
+        }
+        dead
+    }
+}
+
 impl Queue {
     /// Up to `count` dead jobs after the entry `after`, oldest first.
     ///
     /// # Errors
     /// As every call.
     pub async fn dead_jobs(&self, after: Option<&str>, count: usize) -> Result<Vec<DeadJob>, QueueError> {
-        let start = after.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
-        let cmd = redis::Cmd::xrange_count(self.keys.dead(), start, "+", count);
-        let reply: StreamRangeReply = self.channel.query("read dead jobs", &cmd).await?;
-        Ok(reply
-            .ids
-            .into_iter()
-            .map(|entry| {
-                let (id, fields) = text_fields(entry);
-                let mut dead = DeadJob { entry: id, ..DeadJob::default() };
-                for (name, value) in fields {
-                    match name.as_str() {
-                        "id" => dead.id = value,
-                        "url" => dead.url = value,
-                        "reason" => dead.reason = value,
-                        "attempts" => dead.attempts = value.parse().unwrap_or(0),
-                        "worker" => dead.worker = value,
-                        "batch" => dead.batch = value,
-                        "job" => dead.payload = value,
-                        _ => {}
-                    }
-                }
-                dead
-            })
-            .collect())
+        let entries = self.page("read dead jobs", self.keys.dead(), Page::After(after), count).await?;
+        Ok(entries.into_iter().map(|(id, fields)| DeadJob::from_fields(id, fields)).collect())
+    }
+
+    /// Up to `count` dead jobs before the entry `before` (`None`: the last ones), newest first.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn newest_dead_jobs(&self, before: Option<&str>, count: usize) -> Result<Vec<DeadJob>, QueueError> {
+        let entries = self.page("read dead jobs", self.keys.dead(), Page::Before(before), count).await?;
+        Ok(entries.into_iter().map(|(id, fields)| DeadJob::from_fields(id, fields)).collect())
+    }
+
+    /// The dead job of this entry, if it is still there.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn dead_job(&self, entry: &str) -> Result<Option<DeadJob>, QueueError> {
+        let entries = self.page("read a dead job", self.keys.dead(), Page::Entry(entry), 1).await?;
+        Ok(entries.into_iter().next().map(|(id, fields)| DeadJob::from_fields(id, fields)))
     }
 
     /// Retries or drops dead jobs, at most 500 in one call. Returns how many were still there.
@@ -81,7 +95,7 @@ impl Queue {
         // Made once: a call that is repeated is the same one.
         let payloads: Vec<String> = dead.iter().map(alive_again).collect();
         loop {
-            let script = script!("dead_retry");
+            let script = script!("dead_retry", hosts);
             let mut call = script.prepare_invoke();
             let split = self.dedup_split.get();
             call.key(self.keys.dead()).key(self.keys.ready()).key(self.keys.stats()).key(self.keys.dedup_meta());

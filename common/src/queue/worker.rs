@@ -92,7 +92,12 @@ impl Queue {
         call.key(self.keys.workers())
             .key(self.keys.worker(worker.as_str()))
             .key(self.keys.meta())
-            .key(self.keys.delayed());
+            .key(self.keys.delayed())
+            .key(self.keys.ready())
+            .key(self.keys.dead())
+            .key(self.keys.stats())
+            .key(self.keys.history_fine())
+            .key(self.keys.history_coarse());
         call.arg(worker.as_str()).arg(LEASE.as_millis() as u64);
         for (name, value) in facts {
             call.arg(*name).arg(value);

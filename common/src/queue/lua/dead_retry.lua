@@ -16,9 +16,12 @@ for e = 0, (#ARGV - 3) / 5 - 1 do
       redis.call('RPUSH', KEYS[2], ARGV[a + 4])
       if redis.call('SADD', KEYS[k + 1], ARGV[a + 3]) == 1 then redis.call('HINCRBY', KEYS[4], 'count', 1) end
       redis.call('HINCRBY', KEYS[3], 'failed', -1)
+      redis.call('HINCRBY', KEYS[3], 'failed:' .. ARGV[a + 1], -1)
       if ARGV[a + 2] == '1' and redis.call('EXISTS', KEYS[k]) == 1 then
         redis.call('HINCRBY', KEYS[k], 'failed', -1)
         redis.call('HINCRBY', KEYS[k], 'failed:' .. ARGV[a + 1], -1)
+        local host = 'host:' .. (host_of(ARGV[a + 4]) or '')
+        if redis.call('HEXISTS', KEYS[k], host) == 1 then redis.call('HINCRBY', KEYS[k], host, -1) end
         redis.call('HDEL', KEYS[k], 'finished')
       end
     end

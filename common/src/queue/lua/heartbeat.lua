@@ -1,5 +1,5 @@
--- Renews a worker's lease, and names workers whose lease is over.
--- KEYS: 1 workers, 2 worker, 3 meta, 4 delayed
+-- Renews a worker's lease, names workers whose lease is over, and now and then notes what the queue is like.
+-- KEYS: 1 workers, 2 worker, 3 meta, 4 delayed, 5 ready, 6 dead, 7 stats, 8 fine and 9 coarse history
 -- ARGV: 1 worker, 2 lease (ms), then facts: name, value
 -- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, expired workers…}
 local now = now_ms()
@@ -14,4 +14,21 @@ end
 local reply = {alive, -1, unpack(redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, 8))}
 local next_end = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 if next_end then reply[2] = tonumber(next_end) - now end
+
+-- A line of history: when, how many are ready, delayed and dead, and the totals of stats.
+local function sample(field, list, every, at_most)
+  local last = tonumber(redis.call('HGET', KEYS[3], field)) or 0
+  -- Before the last one: the clock was set back.
+  if now >= last and now < last + every then return end
+  redis.call('HSET', KEYS[3], field, now)
+  local line = {now, redis.call('LLEN', KEYS[5]), redis.call('ZCARD', KEYS[4]), redis.call('XLEN', KEYS[6])}
+  for _, total in ipairs({'stored', 'rejected', 'failed', 'bytes'}) do
+    line[#line + 1] = redis.call('HGET', KEYS[7], total) or 0
+  end
+  redis.call('RPUSH', list, table.concat(line, ' '))
+  redis.call('LTRIM', list, -at_most, -1)
+end
+-- Last and caught: whatever somebody made of these keys, the lease is renewed.
+pcall(sample, 'sampled', KEYS[8], 10000, 720)
+pcall(sample, 'sampled_coarse', KEYS[9], 300000, 2304)
 return reply

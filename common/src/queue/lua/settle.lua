@@ -25,6 +25,8 @@ redis.call('ZCARD', KEYS[4])
 redis.call('LLEN', KEYS[5])
 local NAMES = {'id', 'url', 'outcome', 'reason', 'key', 'bytes', 'sha256', 'type', 'width', 'height', 'status', 'attempts', 'worker',
   'ms', 'batch'}
+-- Fields of a batch's hash, of which about 30 are not hosts.
+local HOSTS_MAX = 230
 if ARGV[3] ~= '' and not dedup_is_at(KEYS[11], ARGV[3], ARGV[4]) then
   local level, split = dedup_growth(KEYS[11])
   return {-1, level, split}
@@ -110,6 +112,7 @@ for job = 1, jobs do
       end
       forget_crashes(field, payload)
       count(KEYS[6], outcome, 1)
+      if reason ~= '' then count(KEYS[6], outcome .. ':' .. reason, 1) end
       if bytes > 0 then count(KEYS[6], 'bytes', bytes) end
       local batch = tonumber(ARGV[i + 1])
       if batch > 0 then
@@ -118,6 +121,13 @@ for job = 1, jobs do
         count(key, outcome, 1)
         if bytes > 0 then count(key, 'bytes', bytes) end
         if reason ~= '' then count(key, outcome .. ':' .. reason, 1) end
+        if outcome ~= 'stored' then
+          -- Which hosts a batch fared badly with, for as many as a person would look at: a list of strangers has no end of them.
+          local host = 'host:' .. (host_of(payload) or '')
+          if host ~= 'host:' and (redis.call('HLEN', key) < HOSTS_MAX or redis.call('HEXISTS', key, host) == 1) then
+            count(key, host, 1)
+          end
+        end
       end
     end
     i = i + 3 + #NAMES
