@@ -10,7 +10,7 @@ import sys
 import time
 
 from comparison import spread
-from goals import LEAST, table
+from goals import LEAST, MOST, table
 from machine import Redis, cpu_seconds, reap, run_and_wait, start
 from peers import enqueue
 
@@ -85,7 +85,7 @@ def commands(redis, jobs):
 
 
 def enqueueing(bench, part):
-    """A million links, against what only pushes them. A report: it has no goal."""
+    """A million links, against what only pushes them. The goal is for the one with dedup."""
     links = max(1000, 1_000_000 // bench.divide)
     list_file = bench.work / "million.txt"
     list_file.write_text("".join(f"http://img.example/photos/2024/{n:08}.jpg\n" for n in range(links)))
@@ -120,5 +120,14 @@ def enqueueing(bench, part):
         figures[name] = {"rates": rates, "peak_mb": max(peaks), "redis_us": cpu}
     for file in [list_file, pushes]:
         file.unlink()
+    pipe = figures.get("redis-cli --pipe, jobs made before")
+    if pipe:
+        for way, goal in [("producer enqueue", 0.6), ("producer enqueue --no-dedup", None)]:
+            ratio = statistics.median(figures[way]["rates"]) / statistics.median(pipe["rates"])
+            figures[way]["of_pipe"] = ratio
+            if goal:
+                bench.goals.check(part, f"`{way}`, as a share of redis-cli --pipe's speed", ratio, LEAST, goal)
+    peak = figures["producer enqueue"]["peak_mb"]
+    bench.goals.check(part, "peak memory of `producer enqueue`", peak, MOST, 48, " MB", 0)
     head = ["how", "links/s", "peak MB", "µs of Redis' CPU a link"]
     return [(f"**enqueue**: {links:,} links out of a list\n\n" + table(head, rows), {part: figures})]

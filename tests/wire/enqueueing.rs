@@ -169,6 +169,35 @@ fn list_of(folder: &std::path::Path, links: usize) -> String {
 }
 
 #[test]
+fn a_long_list_goes_in_whole_and_once_and_begins_in_its_order() {
+    let mut queue = RawQueue::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("long.txt");
+    // Repeated at once, a few thousand lines later, and a hundred thousand lines later.
+    let link = |n: usize| format!("https://example.com/{n}.jpg");
+    let numbers = (0..150_000_usize)
+        .flat_map(|n| [Some(n), (n % 3 == 0).then_some(n), n.checked_sub(5000).filter(|n| n % 7 == 0)]);
+    let numbers: Vec<usize> = numbers.flatten().chain(0..1000).collect();
+    std::fs::write(&file, numbers.iter().map(|n| link(*n) + "\n").collect::<String>()).unwrap();
+    let repeated = numbers.len() - 150_000;
+    let file = file.to_str().unwrap();
+    let first = Producer::run(&queue, &["enqueue", file, "--json"]).json();
+    assert_eq!((first["enqueued"].as_u64(), first["duplicates"].as_u64()), (Some(150_000), Some(repeated as u64)));
+    let batch = queue.hash(&format!("batch:{}", first["batch"].as_str().unwrap()));
+    assert_eq!((batch["enqueued"].as_str(), batch["duplicates"].as_str()), ("150000", repeated.to_string().as_str()));
+    let mut queued: Vec<usize> = queue
+        .ready()
+        .iter()
+        .map(|job| job.split("example.com/").nth(1).unwrap().split('.').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(queued[..30_000].iter().copied().eq(0..30_000), "the beginning keeps its order");
+    queued.sort_unstable();
+    assert!(queued.into_iter().eq(0..150_000), "each once");
+    let second = Producer::run(&queue, &["enqueue", file, "--json"]).json();
+    assert_eq!((second["enqueued"].as_u64(), second["duplicates"].as_u64()), (Some(0), Some(numbers.len() as u64)));
+}
+
+#[test]
 fn no_more_jobs_are_ready_than_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let list = list_of(folder.path(), 5_000);

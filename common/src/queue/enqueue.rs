@@ -5,6 +5,7 @@ use super::dedup::{LinkDigest, SplitState};
 use super::{OpenBatch, Queue, script};
 use crate::error::{QueueError, ReconnectBackoff};
 use crate::job::{BatchId, Job, JobId, Wanted};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// The most links that one chunk may have: the script passes a chunk to one RPUSH.
@@ -19,6 +20,8 @@ pub struct Chunk {
     pub jobs: Vec<Job>,
     /// Whether a link that the queue has seen is left out.
     pub dedup: bool,
+    /// Whether the jobs have to be queued in this order. Where they do not, dedup costs a third, see [`Queue::order_for_dedup`].
+    pub keeps_order: bool,
 }
 
 impl Chunk {
@@ -36,8 +39,15 @@ impl Chunk {
         dedup: bool,
     ) -> Chunk {
         let job = |(ordinal, Wanted { url, sha256 })| Job { sha256, ..Job::new(JobId::new(batch, ordinal, 0), url) };
-        Chunk { number, jobs: (first_ordinal..).zip(wanted).map(job).collect(), dedup }
+        Chunk { number, jobs: (first_ordinal..).zip(wanted).map(job).collect(), dedup, keeps_order: true }
     }
+}
+
+/// How many links from the first on are in one bucket, and all different.
+fn run_length(links: &[(u64, u64, &String)]) -> usize {
+    let in_bucket = links.iter().take_while(|(bucket, ..)| *bucket == links[0].0).count();
+    let mut seen = HashSet::with_capacity(in_bucket);
+    links[..in_bucket].iter().take_while(|(_, digest, _)| seen.insert(*digest)).count()
 }
 
 /// What became of a chunk.
@@ -110,10 +120,34 @@ impl Queue {
         }
         let split = self.dedup_split.get();
         call.arg(split.level).arg(split.next);
-        for (digest, payload) in digests.iter().zip(payloads) {
-            call.key(self.dedup_bucket(*digest, split)).arg(digest.member).arg(payload);
+        let mut links: Vec<(u64, u64, &String)> = digests
+            .iter()
+            .zip(payloads)
+            .map(|(digest, payload)| (digest.bucket(split), digest.member, payload))
+            .collect();
+        if !chunk.keeps_order {
+            // Equal ones stay in their order: the first is the one.
+            links.sort_by_key(|(bucket, ..)| *bucket);
+        }
+        let mut links = &links[..];
+        while let Some((bucket, ..)) = links.first() {
+            let (run, rest) = links.split_at(run_length(links));
+            call.key(self.keys.dedup(*bucket)).arg(run.len());
+            for (_, digest, _) in run {
+                call.arg(digest);
+            }
+            for (.., payload) in run {
+                call.arg(payload);
+            }
+            links = rest;
         }
         call
+    }
+
+    /// Puts many links into an order in which dedup is cheapest: those of one bucket side by side, so that they come into one chunk.
+    pub fn order_for_dedup(&self, wanted: &mut [Wanted]) {
+        let split = self.dedup_split.get();
+        wanted.sort_by_cached_key(|wanted| LinkDigest::of(&wanted.url).bucket(split));
     }
 
     /// How many jobs are ready.

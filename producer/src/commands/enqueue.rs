@@ -29,6 +29,12 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const SHARE_EVERY: u64 = 1000;
 /// Chunks that are sent while an earlier one has no reply yet. The queue remembers what became of the last two.
 const SENT_AHEAD: usize = 1;
+/// Links that are put in order together before they are sent: those of one bucket of dedup cost Redis little more than one of
+/// them. Of a million links about 12 of a window are in one bucket, of ten million 2. A window takes 20 MB of memory.
+const WINDOW_LINKS_MAX: usize = 128 << 10;
+/// The first links of an enqueue go in their own order, which is what people who look at the queue expect of a list; of
+/// a longer one nobody reads the order.
+const ORDERED_LINKS: u64 = 64 << 10;
 /// How often it is looked whether workers made room below `--max-ready`.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(50);
 /// Waiting for room is said after this long.
@@ -252,6 +258,7 @@ async fn begin<'a>(queue: &'a Queue, what: &str, args: &SourceArgs) -> Result<Pu
         skip: 0,
         goes_on_later: !dedup && command.is_some(),
         pending: Vec::new(),
+        window_links: CHUNK_LINKS_MAX,
         dedup,
         max_ready: args.max_ready,
         // Without a bound nobody asks.
@@ -376,6 +383,8 @@ struct Pusher<'a> {
     /// Whether the same command can go on with this batch, and has to: nothing else tells which links are in.
     goes_on_later: bool,
     pending: Vec<Wanted>,
+    /// So many are gathered. A chunk at first, then twice as many each time as long as the source is quick.
+    window_links: usize,
     dedup: bool,
     max_ready: Option<u64>,
     /// As Redis said last.
@@ -391,13 +400,14 @@ struct Sent<'a> {
 }
 
 impl<'a> Pusher<'a> {
-    /// Links of a chunk. With a bound a quarter of it, so that workers have three quarters while room is waited for.
-    fn chunk_links(&self) -> usize {
+    /// Links that are gathered before they are sent. With a bound a quarter of it, so that workers have three quarters while room
+    /// is waited for.
+    fn gathered_links_max(&self) -> usize {
         let quarter = |most: u64| usize::try_from(most / 4).unwrap_or(usize::MAX);
-        self.max_ready.map_or(CHUNK_LINKS_MAX, |most| quarter(most).clamp(1, CHUNK_LINKS_MAX))
+        self.max_ready.map_or(self.window_links, |most| quarter(most).clamp(1, self.window_links))
     }
 
-    /// Takes a link, and tells whether a chunk is full: then it is to be sent.
+    /// Takes a link, and tells whether there are enough: then they are to be sent.
     fn add(&mut self, link: Wanted) -> bool {
         if self.skip > 0 {
             self.skip -= 1;
@@ -405,7 +415,7 @@ impl<'a> Pusher<'a> {
             return false;
         }
         self.pending.push(link);
-        self.pending.len() >= self.chunk_links()
+        self.pending.len() >= self.gathered_links_max()
     }
 
     /// Sends what is pending, once there is room for it. Cancel safe only while it waits for room, see [`Pusher::room`].
@@ -413,11 +423,27 @@ impl<'a> Pusher<'a> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let links = std::mem::take(&mut self.pending);
+        let mut links = std::mem::take(&mut self.pending);
+        if self.dedup && links.len() >= self.window_links && self.links >= ORDERED_LINKS {
+            self.window_links = (self.window_links * 2).min(WINDOW_LINKS_MAX);
+        }
+        let keeps_order = links.len() <= CHUNK_LINKS_MAX;
+        if !keeps_order {
+            self.queue.order_for_dedup(&mut links);
+        }
+        let mut links = links.into_iter();
+        while links.len() > 0 {
+            self.send_chunk(links.by_ref().take(CHUNK_LINKS_MAX).collect(), keeps_order).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_chunk(&mut self, links: Vec<Wanted>, keeps_order: bool) -> Result<(), QueueError> {
         let first = self.links;
         self.links += links.len() as u64;
         self.chunks += 1;
-        let chunk = Rc::new(Chunk::of_wanted(self.batch.id, self.chunks, first, links, self.dedup));
+        let chunk = Chunk { keeps_order, ..Chunk::of_wanted(self.batch.id, self.chunks, first, links, self.dedup) };
+        let chunk = Rc::new(chunk);
         let (queue, batch, pushed) = (self.queue, Rc::clone(&self.batch), Rc::clone(&chunk));
         let mut reply: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move { queue.push(&batch, &pushed).await });
         // Polled once, it is handed to the connection, and once that had its turn, it is on its way.
@@ -467,6 +493,8 @@ impl<'a> Pusher<'a> {
     }
 
     async fn flush_or_touch(&mut self) -> Result<(), QueueError> {
+        // What takes longer than that to gather is not worth waiting for.
+        self.window_links = CHUNK_LINKS_MAX;
         if self.pending.is_empty() && self.sent.is_empty() { self.touch().await } else { self.flush().await }
     }
 

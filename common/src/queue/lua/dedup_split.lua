@@ -6,16 +6,17 @@ local level, split = dedup_growth(KEYS[1])
 if not dedup_is_at(KEYS[1], ARGV[1], ARGV[2]) then return {level, split} end
 local step = 2 ^ level
 for k = 2, #KEYS, 2 do
-  local moved = {}
+  local stays, moves = {}, {}
   for _, member in ipairs(redis.call('SMEMBERS', KEYS[k])) do
     -- A number here is a double, which holds 15 digits; they tell the lowest 15 bits.
-    if math.floor(tonumber(string.sub(member, -15)) / step) % 2 == 1 then moved[#moved + 1] = member end
+    local half = math.floor(tonumber(string.sub(member, -15)) / step) % 2 == 1 and moves or stays
+    half[#half + 1] = member
   end
-  -- unpack fails near 8,000.
-  for from = 1, #moved, 1000 do
-    local to = math.min(from + 999, #moved)
-    redis.call('SREM', KEYS[k], unpack(moved, from, to))
-    redis.call('SADD', KEYS[k + 1], unpack(moved, from, to))
+  -- Both halves are written anew: members come in ascending order, and are appended, where each SREM moves half of the bucket.
+  redis.call('DEL', KEYS[k])
+  for key, half in pairs({[KEYS[k]] = stays, [KEYS[k + 1]] = moves}) do
+    -- unpack fails near 8,000.
+    for from = 1, #half, 1000 do redis.call('SADD', key, unpack(half, from, math.min(from + 999, #half))) end
   end
   split = split + 1
 end
