@@ -44,6 +44,18 @@ for part in 'labels: { severity: \(critical\|warning\) }' 'summary: ' 'descripti
     { echo "FAILED: not every alert has '${part%%:*}'" >&2; exit 1; }
 done
 
+# Needs no engine. With and without the token: without it the profile must not stop the others from starting.
+for compose in "docker compose" docker-compose; do
+  $compose version >/dev/null 2>&1 || continue
+  for profile in "" "--profile observability"; do
+    for token in "" observability-test-token; do
+      # shellcheck disable=SC2086
+      IMGQ_DASHBOARD_TOKEN=$token $compose $profile config >/dev/null || { echo "FAILED: $compose $profile config" >&2; exit 1; }
+    done
+  done
+  echo "-- $compose takes the compose file"
+done
+
 [ -z "$(left_out)" ] || { echo "LEFT OUT: $(left_out)"; exit 0; }
 scripts/ensure-redis.sh
 programs=${IMGQ_PROGRAMS:-}
