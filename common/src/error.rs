@@ -128,6 +128,9 @@ impl QueueError {
             QueueError::BadUrl { .. } => {
                 "write it like redis://HOST:6379/0, rediss://:PASSWORD@HOST:6379/0 or unix:///path/to/redis.sock".into()
             }
+            QueueError::Unreachable { why, .. } if why.contains("certificate") => {
+                "with an authority of your own, name the file with its certificate in SSL_CERT_FILE".into()
+            }
             QueueError::Unreachable { .. } => {
                 "start one with `redis-server`, name yours with --redis-url or REDIS_URL, or use `producer run`, \
                  which brings its own"

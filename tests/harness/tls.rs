@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is wrong with a certificate.
@@ -46,11 +46,7 @@ impl Authority {
         std::fs::write(path, &self.pem).expect("a writable file");
     }
 
-    /// A server's side of TLS that offers the protocols of `alpn`.
-    ///
-    /// # Panics
-    /// When the system gives no random numbers.
-    pub fn server(&self, certificate: Certificate, alpn: &[&str]) -> Arc<ServerConfig> {
+    fn sign(&self, certificate: Certificate) -> (rcgen::Certificate, KeyPair) {
         let names: &[&str] = match certificate {
             Certificate::Good | Certificate::Expired => &["127.0.0.1", "localhost"],
             Certificate::OtherName => &["other.example"],
@@ -62,7 +58,27 @@ impl Authority {
             params.not_after = date_time_ymd(2002, 1, 1);
         }
         let key = KeyPair::generate().expect("a key");
-        let signed = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
+    }
+
+    /// Writes a certificate and its key below `folder`, for a server that reads files; returns their paths.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    pub fn write_server_files(&self, certificate: Certificate, folder: &Path) -> [PathBuf; 2] {
+        let (signed, key) = self.sign(certificate);
+        let files = [folder.join("server.crt"), folder.join("server.key")];
+        std::fs::write(&files[0], signed.pem()).expect("a writable file");
+        std::fs::write(&files[1], key.serialize_pem()).expect("a writable file");
+        files
+    }
+
+    /// A server's side of TLS that offers the protocols of `alpn`.
+    ///
+    /// # Panics
+    /// When the system gives no random numbers.
+    pub fn server(&self, certificate: Certificate, alpn: &[&str]) -> Arc<ServerConfig> {
+        let (signed, key) = self.sign(certificate);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

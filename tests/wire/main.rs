@@ -24,6 +24,7 @@ mod outcomes;
 mod politeness;
 mod readers;
 mod redis_away;
+mod redis_tls;
 mod replicas;
 mod running;
 mod scripts;

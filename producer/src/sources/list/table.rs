@@ -90,6 +90,8 @@ struct Rows<'a, R> {
     intake: &'a Intake<'a>,
     /// `None` for TSV.
     csv: Option<Reader>,
+    /// No row was read yet.
+    is_first: bool,
     /// The physical line where the row begins, from 1.
     line: u64,
     /// The row as it is in the file, with a line feed behind each of its lines.
@@ -101,12 +103,9 @@ struct Rows<'a, R> {
 
 impl<'a, R: Read> Rows<'a, R> {
     fn new(reader: R, separator: Separator, intake: &'a Intake<'a>) -> Rows<'a, R> {
-        let csv = (separator == Separator::Comma).then(|| {
-            // What comes before a line feed is taken off before; elsewhere it is a character like any other.
-            ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build()
-        });
+        let csv = (separator == Separator::Comma).then(|| csv_reader(b','));
         let lines = Lines::new(reader, ROW_BYTES_MAX);
-        Rows { lines, intake, csv, line: 0, raw: Vec::new(), cells: Vec::new(), ends: Vec::new() }
+        Rows { lines, intake, csv, is_first: true, line: 0, raw: Vec::new(), cells: Vec::new(), ends: Vec::new() }
     }
 
     /// Reads the next row that is neither blank nor a comment; `false` at the end. Rows that are none are handed in as
@@ -122,6 +121,9 @@ impl<'a, R: Read> Rows<'a, R> {
                 Line::Whole if is_blank_or_comment(&self.raw) => {}
                 Line::Whole => {
                     self.raw.push(b'\n');
+                    if std::mem::take(&mut self.is_first) && self.csv.is_some() && is_head_with_semicolons(&self.raw) {
+                        self.csv = Some(csv_reader(b';'));
+                    }
                     if self.split()? {
                         return Ok(true);
                     }
@@ -202,6 +204,17 @@ impl<'a, R: Read> Rows<'a, R> {
     }
 }
 
+fn csv_reader(delimiter: u8) -> Reader {
+    // What comes before a line feed is taken off before; elsewhere it is a character like any other.
+    ReaderBuilder::new().delimiter(delimiter).terminator(Terminator::Any(b'\n')).build()
+}
+
+/// Whether the first row shows that cells are between semicolons, as spreadsheets write them where numbers have commas. A link
+/// may have one in it, so that a row that may be a link says nothing.
+fn is_head_with_semicolons(row: &[u8]) -> bool {
+    row.contains(&b';') && !row.contains(&b',') && !row.windows(3).any(|part| part == b"://")
+}
+
 /// Whether a line is neither a row nor part of one.
 pub(super) fn is_blank_or_comment(line: &[u8]) -> bool {
     matches!(line.trim_ascii().first(), None | Some(b'#'))
@@ -254,6 +267,17 @@ mod tests {
             csv(b"id,url\n1,http://x/\xff\n\xff,http://x/a\n"),
             ["l:2: not UTF-8 text: \"http://x/\u{fffd}\"", "http://x/a"]
         );
+    }
+
+    #[test]
+    fn semicolons_separate_where_the_head_shows_it() {
+        assert_eq!(
+            csv(b"id;url\n1;http://x/a\n\"2;2\";http://x/b,c\n"),
+            csv(b"id,url\n1,http://x/a\n2,\"http://x/b,c\"\n")
+        );
+        // These are links, and one has a semicolon in it.
+        assert_eq!(csv(b"http://x/a;b\nhttp://x/c\n").len(), 2);
+        assert_eq!(csv(b"a;b,url\n1,http://x/a\n").len(), 1);
     }
 
     #[test]
