@@ -185,6 +185,22 @@ fn a_slow_host_in_front_holds_up_nobody_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_host_whose_answers_take_a_while_is_asked_as_much_as_its_width_allows() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    for n in 0..480 {
+        queue.push(&origin.url(&format!("after/200/{n}/300.gif")));
+    }
+    let _worker = Worker::start(&queue, storage.path(), &["--host-concurrency", "16"]);
+    all_stored_at_once(&queue.until_results(480, SOON));
+    let times = origin.times();
+    let took = times[479] - times[0];
+    // 16 at once, five times a second, are six seconds. It took 25 when a lane in its first round was taken for slow.
+    assert!(took < Duration::from_secs(15), "some places at the host were empty: {took:?}");
+}
+
+#[test]
 fn jobs_that_are_alike_stay_as_many_as_they_are() {
     let slow = Origin::start();
     let mut queue = RawQueue::shared();

@@ -70,12 +70,16 @@ impl<J> Lane<J> {
             (self.full_since, self.done) = (Some(now), 0.0);
             return None;
         };
-        let elapsed = now.saturating_duration_since(since);
-        if elapsed > PACE_WINDOW {
-            (self.full_since, self.done) = (now.checked_sub(elapsed / 2), self.done / 2.0);
+        let mut elapsed = now.saturating_duration_since(since);
+        let round = width as f64;
+        if elapsed > PACE_WINDOW && self.done >= round {
+            (elapsed, self.done) = (elapsed / 2, self.done / 2.0);
+            self.full_since = now.checked_sub(elapsed);
         }
-        // With nothing done so far it gets one done now, for all that is known.
-        let interval = elapsed.div_f64(self.done.max(1.0));
+        // All that were under way may be done now, for all that is known before they are. A host whose answers take 200 ms has
+        // nothing done after 100 ms, and is not slow for it: jobs that are put aside at too slow a pace leave places empty, at
+        // too quick a pace they cost another look.
+        let interval = elapsed.div_f64(self.done.max(round));
         (elapsed >= SOON && interval.mul_f64(self.waiting.len() as f64) > SOON).then_some(interval)
     }
 }
@@ -323,6 +327,29 @@ mod tests {
         let pace = |name: &str| waiting.iter().find(|waiting| waiting.host == name).and_then(|waiting| waiting.pace);
         assert_eq!((pace("a"), pace("b")), (Some(Duration::from_millis(150)), None));
         assert_eq!(in_quick_lanes, 2);
+    }
+
+    #[test]
+    fn a_lane_in_its_first_round_is_not_taken_for_slow() {
+        let start = Instant::now();
+        let mut gate = HostGate::new(16);
+        for job in 0..112 {
+            gate.push(&host("a"), job, start);
+        }
+        while gate.next(start).is_some() {}
+        let pace_at = |ms, gate: &mut HostGate<i32>| {
+            gate.waiting_at(start + Duration::from_millis(ms)).0.first().and_then(|waiting| waiting.pace)
+        };
+        assert_eq!(pace_at(0, &mut gate), None, "nothing is known yet");
+        // Its answers take 200 ms: 80 a second.
+        assert!(pace_at(150, &mut gate).is_some_and(|pace| pace < Duration::from_millis(10)));
+        for _ in 0..16 {
+            gate.leave(&host("a"));
+            gate.next(start + Duration::from_millis(200));
+        }
+        assert_eq!(pace_at(208, &mut gate), Some(Duration::from_millis(13)));
+        // And it is slow when they take ten seconds.
+        assert!(pace_at(8000, &mut gate).is_some_and(|pace| pace > Duration::from_millis(200)));
     }
 
     #[test]
