@@ -63,6 +63,11 @@ impl Connector {
     pub(crate) async fn check(&self, channel: &Channel) -> Result<(), QueueError> {
         let info: String = channel.query("read the server's facts", redis::cmd("INFO").arg("everything")).await?;
         let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        // A server that is still reading its data answers this command, and hardly another.
+        if fact("loading") == Some("1") {
+            let why = "it is still reading its data from disk".to_owned();
+            return Err(QueueError::Unreachable { address: self.address.clone(), why });
+        }
         // Valkey reports the Redis version that it is compatible with under the same name.
         if let Some(version) = fact("redis_version") {
             let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());

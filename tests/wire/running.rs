@@ -2,7 +2,9 @@
 
 use harness::files::objects;
 use harness::programs::finish;
-use harness::{Origin, Producer, until};
+use harness::{Origin, Producer, Redis, until};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -144,6 +146,39 @@ fn a_worker_that_dies_is_replaced_and_a_server_that_dies_ends_the_run() {
     kill(server);
     assert_eq!(until_end(&mut child), Some(1));
     nothing_left(folder.path());
+}
+
+#[test]
+fn a_run_waits_for_a_server_that_has_much_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("pictures.imgq/redis");
+    std::fs::create_dir_all(&data).unwrap();
+    let mut redis = Redis::private(&[]);
+    let mut connection = redis.connect();
+    let fill = "for n = 1, 3000 do redis.call('SET', 'filler:' .. n, 'x') end";
+    redis::cmd("EVAL").arg(fill).arg(0).exec(&mut connection).unwrap();
+    redis::cmd("BGREWRITEAOF").exec(&mut connection).unwrap();
+    until("its file is written anew", SOON, || {
+        let info: String = redis::cmd("INFO").arg("persistence").query(&mut connection).unwrap();
+        (info.contains("aof_rewrites:1") && info.contains("aof_rewrite_in_progress:0")).then_some(())
+    });
+    redis.stop();
+    let copy = redis.snapshot();
+    std::fs::rename(copy.path(), data.join("appendonlydir")).unwrap();
+    // As slow as if it were a thousand times as much. It answers meanwhile: that it still reads.
+    let programs = folder.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let server = programs.join("redis-server");
+    let slow = "--key-load-delay 400 --loading-process-events-interval-bytes 1024";
+    let script = format!("#!/bin/sh\nPATH=${{PATH#*:}}\nexec redis-server \"$@\" {slow}\n");
+    std::fs::write(&server, script).unwrap();
+    std::fs::set_permissions(&server, Permissions::from_mode(0o755)).unwrap();
+    let origin = Origin::start();
+    let mut command = run(&folder.path().join("pictures"), &[&origin.url("1/900.gif")]);
+    command.env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()));
+    let finished = finish(command, b"", SOON);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains("1 stored"), "{finished:?}");
 }
 
 #[test]
