@@ -6,7 +6,7 @@
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
 use common::queue::{
-    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement,
+    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WaitsIn,
     WorkerName,
 };
 use common::report::Report;
@@ -514,6 +514,42 @@ fn dead_retry_twice_moves_once() {
     }
     let facts = bench.raw.hash(&format!("batch:{}", batch()));
     assert_eq!((facts["failed"].as_str(), facts["failed:dns"].as_str()), ("0", "0"));
+}
+
+#[test]
+fn purge_twice_removes_once_and_only_what_still_waits() {
+    let mut bench = Bench::new();
+    let purge =
+        |bench: &Bench, page: &[Vec<u8>]| bench.runtime.block_on(bench.queue.purge_page(WaitsIn::Ready, page)).unwrap();
+    let page = bench.runtime.block_on(bench.queue.waiting_page(WaitsIn::Ready)).unwrap();
+    let before = bench.snapshot();
+    // It runs late, or once more after its reply was lost: a worker was faster with the first job, and keeps it.
+    let Claim::Jobs { jobs, .. } = bench.claim(1, 1) else { panic!("a job") };
+    assert_eq!((purge(&bench, &page), purge(&bench, &page)), (2, 0));
+    assert_eq!(bench.raw.ready_len(), 0);
+    assert!(matches!(bench.reconcile(), Reconciled::Holds(held) if held.len() == 1));
+    let facts = |bench: &mut Bench| bench.raw.hash(&format!("batch:{}", batch()));
+    assert_eq!(facts(&mut bench)["purged"], "2");
+    bench.runtime.block_on(bench.queue.seal_batch(&bench.open, 1)).unwrap();
+    assert!(!facts(&mut bench).contains_key("finished"), "one is in flight");
+    bench.settle(&[(jobs[0].field.clone(), failed(&jobs[0]))]);
+    assert!(facts(&mut bench).contains_key("finished"));
+    // Rolled back, all of them wait again, and are counted once all the same.
+    bench.roll_back(&before);
+    bench.all_are("ready");
+    assert_eq!(purge(&bench, &page), 3);
+    assert_eq!(facts(&mut bench)["purged"], "3");
+}
+
+#[test]
+fn purge_reads_again_when_jobs_came_back_to_the_front() {
+    let mut bench = Bench::new();
+    let page = bench.runtime.block_on(bench.queue.waiting_page(WaitsIn::Ready)).unwrap();
+    bench.raw.run::<i64>(&["LPUSH", "@ready", "https://x.org/given-back.jpg"]);
+    assert_eq!(bench.runtime.block_on(bench.queue.purge_page(WaitsIn::Ready, &page)).unwrap(), 0);
+    assert_eq!(bench.raw.ready_len(), 4);
+    let page = bench.runtime.block_on(bench.queue.waiting_page(WaitsIn::Ready)).unwrap();
+    assert_eq!(bench.runtime.block_on(bench.queue.purge_page(WaitsIn::Ready, &page)).unwrap(), 4);
 }
 
 #[test]

@@ -47,9 +47,9 @@ pub struct BatchState {
 const HOST_FIELD: &str = "host:";
 
 impl BatchState {
-    /// Jobs that have a result.
+    /// Jobs that have a result, or were purged.
     pub fn done(&self) -> u64 {
-        self.stored + self.rejected + self.failed
+        self.stored + self.rejected + self.failed + self.purged
     }
 
     fn from_fields(batch: String, fields: impl IntoIterator<Item = (String, String)>) -> BatchState {
