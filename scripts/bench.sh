@@ -3,7 +3,7 @@
 # speed by itself; prints tables of ratios, and PASS or short beside each goal. What is not installed is left out.
 # See scripts/bench.sh --help; docs/performance.md has the figures.
 #
-#   scripts/bench.sh                                                   everything but profile (about 14 minutes)
+#   scripts/bench.sh                                                   everything but profile (about 16 minutes)
 #   scripts/bench.sh small --divide 10 --rounds 3 --tools imgq,curl    a quick look
 #   scripts/bench.sh --setup                                           installs img2dataset below target/, then as above
 set -euo pipefail

@@ -6,7 +6,7 @@ process to its end; imgq from the start of the worker, its queue filled before, 
 not end by itself); a row of its own has the enqueue in it. What counts are ratios within a round; absolute figures drift. After
 each run what a tool stored is counted and hashed: one that lost a file has no time. A first round warms up and is not counted.
 
-parts, and how long each takes on two cores (in all about 14 minutes; what has a goal prints it, and PASS or short):
+parts, and how long each takes on two cores (in all about 16 minutes; what has a goal prints it, and PASS or short):
   small       20,000 files of 3.8 KB, all tools                                              4 min
   web         8,000 files of about 65 KB, lognormal, all tools                               3 min
   large       100 files of 7 MB, all tools                                                   1 min
@@ -17,6 +17,7 @@ parts, and how long each takes on two cores (in all about 14 minutes; what has a
   rate        three workers with --host-rate 50/s, a minute of the origin's access log         70 s
   mix         1 % of jobs for a host that never finishes; 100,000 jobs of a slow host in front   2 min
   enqueue     a million links, against redis-cli --pipe                                        30 s
+  status      producer status on 10,000,000 jobs, 1,000,000 results and 1,000 workers          2 min
   profile [small|web]   perf and strace of one worker; only by name
 """
 
@@ -36,11 +37,12 @@ from machine import NotMeasured, raise_file_limit, stop_all
 from profiling import profile
 from queueing import enqueueing, queue
 from singles import latency, memory, mix, rate
+from watching import status
 
 ROOT = Path(__file__).resolve().parents[2]
 
 PARTS = {"small": compare, "web": compare, "large": compare, "https": https, "queue": queue, "latency": latency,
-         "memory": memory, "rate": rate, "mix": mix, "enqueue": enqueueing}  # fmt: skip
+         "memory": memory, "rate": rate, "mix": mix, "enqueue": enqueueing, "status": status}  # fmt: skip
 
 
 class Bench:
