@@ -136,6 +136,9 @@ impl QueueError {
                  which brings its own"
                     .into()
             }
+            QueueError::Auth { why, .. } if why.to_ascii_uppercase().contains("NOPERM") => {
+                "let the user do everything with the queue's keys: ACL SETUSER NAME ~imgq:* +@all".into()
+            }
             QueueError::Auth { .. } => {
                 "put the password into the URL: redis://:PASSWORD@HOST:6379/0 (or redis://USER:PASSWORD@…), \
                  best through the variable REDIS_URL"
@@ -169,7 +172,14 @@ impl QueueError {
                     .into()
             }
             QueueError::NoSuchReader(_) => "`producer results --list-readers` shows those there are".into(),
-            QueueError::BadQueueName(_) | QueueError::BadReaderName(_) | QueueError::Refused { .. } => return None,
+            QueueError::BadQueueName(_) => "name it like photos-2024, with --queue or IMGQ_QUEUE".into(),
+            QueueError::BadReaderName(_) => "name it like export-1".into(),
+            QueueError::Refused { why, .. } if why.contains("WRONGTYPE") => {
+                "a key of this queue holds what imgq did not put there: `redis-cli --scan --pattern 'imgq:*'` shows the \
+                 keys; mend it, or take another --queue"
+                    .into()
+            }
+            QueueError::Refused { .. } => "the log of the Redis server may say more".into(),
         })
     }
 

@@ -235,6 +235,12 @@ impl Job {
     }
 }
 
+/// The id at the beginning of a payload, as text for logs: quick, and of broken payloads too. `?` where there is none.
+pub fn id_for_logs(payload: &[u8]) -> &str {
+    let id = payload.strip_prefix(b"{\"id\":\"").and_then(|rest| rest.get(..32));
+    id.filter(|id| id.iter().all(u8::is_ascii_hexdigit)).and_then(|id| std::str::from_utf8(id).ok()).unwrap_or("?")
+}
+
 /// What a broken payload still tells: some JSON objects have a wrong type in one field only.
 fn readable_part(text: &str) -> (Option<JobId>, Option<String>) {
     let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else { return (None, None) };
@@ -271,6 +277,12 @@ mod tests {
         let wire = job.write();
         assert_eq!(wire, r#"{"id":"0123456789ab80008000000000000001","url":"https://i.imgur.com/abcdefg.jpg"}"#);
         assert_eq!(Job::read(wire.as_bytes(), 0), Ok(job));
+        assert_eq!(id_for_logs(wire.as_bytes()), "0123456789ab80008000000000000001");
+        for other in
+            [&b"https://x.org/"[..], b"{\"id\":\"12\"}", b"{\"id\":\"\x1b[31m4567890123456789012345678901234\"}"]
+        {
+            assert_eq!(id_for_logs(other), "?");
+        }
     }
 
     #[test]

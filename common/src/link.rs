@@ -102,19 +102,29 @@ pub fn canonical_url(text: &str) -> Result<Url, LinkError> {
     Ok(url)
 }
 
-/// A link as it may be shown in logs and errors: without a password, whether it is well-formed or not.
-pub fn without_password(link: &str) -> Cow<'_, str> {
+/// A link as it may be shown to whoever gave it: without user name and password, whether it is well-formed or not. A user name
+/// alone may be a token.
+pub fn without_userinfo(link: &str) -> Cow<'_, str> {
     let Some(start) = link.find("://").map(|at| at + 3) else { return Cow::Borrowed(link) };
     // Where user information ends is only certain in a link that is well-formed.
     let end = match Url::parse(link) {
-        Ok(url) if url.password().is_none() => return Cow::Borrowed(link),
+        Ok(url) if url.password().is_none() && url.username().is_empty() => return Cow::Borrowed(link),
         Ok(_) => link[start..].find(['/', '\\', '?', '#']).map_or(link.len(), |at| start + at),
         Err(_) => link.len(),
     };
-    let Some(at) = link[start..end].rfind('@').map(|at| start + at) else { return Cow::Borrowed(link) };
-    match link[start..at].find(':') {
-        Some(colon) => Cow::Owned(format!("{}:***{}", &link[..start + colon], &link[at..])),
+    match link[start..end].rfind('@').map(|at| start + at) {
+        Some(at) => Cow::Owned(format!("{}***{}", &link[..start], &link[at..])),
         None => Cow::Borrowed(link),
+    }
+}
+
+/// A link as it may stand in logs: without user information, and without its query, where signatures and tokens stand. The id
+/// of its job beside it finds the rest.
+pub fn for_logs(link: &str) -> String {
+    let shown = without_userinfo(link);
+    match shown.split_once(['?', '#']) {
+        Some((before, _)) => format!("{before}?***"),
+        None => shown.into_owned(),
     }
 }
 
@@ -248,20 +258,23 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_link_is_never_shown() {
+    fn secrets_in_a_link_are_never_shown() {
         for (link, shown) in [
             ("https://a.example/b@c:d", "https://a.example/b@c:d"),
-            ("https://user@a.example/", "https://user@a.example/"),
-            ("https://user:geheim@a.example/x?y=1@2", "https://user:***@a.example/x?y=1@2"),
-            ("https://:geheim@a.example", "https://:***@a.example"),
-            ("https://user:ge@he:im@a.example\\x@y", "https://user:***@a.example\\x@y"),
+            ("https://token@a.example/", "https://***@a.example/"),
+            ("https://user:geheim@a.example/x?y=1@2", "https://***@a.example/x?y=1@2"),
+            ("https://:geheim@a.example", "https://***@a.example"),
+            ("https://user:ge@he:im@a.example\\x@y", "https://***@a.example\\x@y"),
             // No URL, or one whose password was not encoded.
-            ("http://user:ge/heim@a.example/", "http://user:***@a.example/"),
-            ("ftp://user:geheim@a.example:99999999/", "ftp://user:***@a.example:99999999/"),
+            ("http://user:ge/heim@a.example/", "http://***@a.example/"),
+            ("ftp://user:geheim@a.example:99999999/", "ftp://***@a.example:99999999/"),
             ("no link: at all", "no link: at all"),
         ] {
-            assert_eq!(without_password(link), shown);
+            assert_eq!(without_userinfo(link), shown);
         }
+        assert_eq!(for_logs("https://token@a.example/x.jpg?sig=geheim#a"), "https://***@a.example/x.jpg?***");
+        assert_eq!(for_logs("https://a.example/x.jpg"), "https://a.example/x.jpg");
+        assert_eq!(for_logs("no link?geheim"), "no link?***");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Settings that both programs share, and how durations and sizes are written.
 
+use crate::telemetry::LogFormat;
 use clap::{Args, Command};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,19 +17,30 @@ pub const USER_AGENT: &str =
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct QueueArgs {
-    /// The Redis to use: redis://, rediss:// or unix://  [default: redis://127.0.0.1:6379/0]
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", global = true, help_heading = "Queue")]
+    /// Where Redis is  [default: redis://127.0.0.1:6379/0]
+    #[arg(long, env = "REDIS_URL", value_name = "URL", global = true, help_heading = "Queue and log")]
     pub redis_url: Option<String>,
-    /// The queue's name: many can share one Redis
+    /// The queue's name
     #[arg(
         long,
         env = "IMGQ_QUEUE",
         value_name = "NAME",
         default_value = "default",
         global = true,
-        help_heading = "Queue"
+        help_heading = "Queue and log"
     )]
     pub queue: String,
+    /// Log lines as text or json
+    #[arg(
+        long,
+        env = "IMGQ_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true,
+        global = true,
+        help_heading = "Queue and log"
+    )]
+    pub log_format: LogFormat,
 }
 
 impl QueueArgs {
@@ -38,10 +50,12 @@ impl QueueArgs {
     }
 }
 
-/// Makes every variable that is set but empty count as unset, in a command and all below it.
+/// Makes every variable that is set but empty count as unset, in a command and all below it. What variables are set to is not
+/// shown by `--help`: some are secrets, and lines are short.
 pub fn empty_variables_are_unset(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        let arg = arg.hide_env_values(true);
         if empty { arg.env(None::<&str>) } else { arg }
     });
     command.mut_subcommands(empty_variables_are_unset)

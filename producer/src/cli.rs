@@ -1,16 +1,25 @@
 //! Arguments of all commands. A command's own file says what it does with them.
 
 use crate::sources::{Format, Pages};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
 use common::media::MediaTypes;
+use common::outcome::{Failure, Outcome, Rejection};
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// Turns Imgur galleries, albums and lists of links into jobs for any number of workers.
 #[derive(Debug, Parser)]
-#[command(name = "producer", version, max_term_width = 100, propagate_version = true, args_override_self = true)]
+#[command(
+    name = "producer",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    args_override_self = true,
+    after_help = "Examples:\n  producer run links.txt                 everything on this machine\n  producer enqueue links.txt --wait      with workers that run elsewhere\n  producer status --watch"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
@@ -27,7 +36,7 @@ pub(crate) enum Command {
     Enqueue(EnqueueArgs),
     /// Do everything on this machine: a private Redis, workers, wait, summary
     #[command(
-        after_help = "Examples:\n  producer run links.txt\n  producer run imgur:random --pages 2 --workers 4 --storage ./pictures"
+        after_help = "Handed on to the workers (`worker --help` explains them):\n  --layout --concurrency --host-concurrency --host-rate --connect-timeout --idle-timeout\n  --total-timeout --max-bytes --max-attempts --retry-delay --allow-networks --sync --grace\n\nExamples:\n  producer run links.txt\n  producer run imgur:random --pages 2 --workers 4 --storage ./pictures"
     )]
     Run(Box<RunArgs>),
     /// Forget links, so that they can be enqueued again
@@ -36,16 +45,18 @@ pub(crate) enum Command {
     )]
     Forget(Box<ForgetArgs>),
     /// Show progress until a batch (or everything) is done, then the summary
-    #[command(after_help = "Example:\n  producer wait 0123456789ab --timeout 10m")]
+    #[command(after_help = "Examples:\n  producer wait\n  producer wait 0123456789ab --timeout 10m --json")]
     Wait(WaitArgs),
     /// Show how deep the queue is and who works on it, or what became of a batch
     #[command(after_help = "Examples:\n  producer status --watch\n  producer status 0123456789ab")]
     Status(StatusArgs),
     /// Show what became of each job
-    #[command(after_help = "Example:\n  producer results --outcome failed --format urls | producer enqueue -")]
+    #[command(
+        after_help = "Examples:\n  producer results --follow --outcome failed\n  producer results --reason timeout_total --format urls | producer enqueue -\n  producer results --since 1day --format parquet --output results.parquet"
+    )]
     Results(ResultsArgs),
     /// Look at jobs that failed for good, try them again, or drop them
-    #[command(after_help = "Example:\n  producer dead retry --reason timeout_total")]
+    #[command(after_help = "Example:\n  producer dead retry --reason timeout_total --dry-run")]
     Dead(DeadArgs),
     /// Show who is alive
     #[command(after_help = "Example:\n  producer workers")]
@@ -62,9 +73,12 @@ pub(crate) enum Command {
     /// Let workers claim again
     #[command(after_help = "Example:\n  producer resume")]
     Resume,
+    /// Remove the jobs that wait, ready and delayed; those in flight finish
+    #[command(after_help = "Examples:\n  producer purge --dry-run\n  producer purge --dead --yes")]
+    Purge(PurgeArgs),
     /// Print a completion script for a shell
     #[command(
-        after_help = "Example:\n  producer completions bash > ~/.local/share/bash-completion/completions/producer"
+        after_help = "Examples:\n  producer completions bash > ~/.local/share/bash-completion/completions/producer\n  producer completions zsh > ~/.zfunc/_producer\n  producer completions fish > ~/.config/fish/completions/producer.fish"
     )]
     Completions {
         /// The shell
@@ -75,8 +89,8 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// imgur:random, imgur:hot, imgur:top/week, imgur:user/NAME, imgur:r/SUB, imgur:t/TAG, imgur:search/WORDS,
-    /// imgur:a/ID, a URL, a file of links (.txt .csv .tsv .json .jsonl .ndjson .parquet, each also .gz or .zst),
-    /// list:https://… for such a file at a URL, or - for standard input  [default: imgur:random]
+    /// imgur:a/ID; a URL; a file of links (.txt .csv .tsv .json .jsonl .ndjson .parquet, each also .gz or .zst);
+    /// list:https://… for one at a URL; - for standard input  [default: imgur:random]
     #[arg(value_name = "SOURCE")]
     pub(crate) sources: Vec<String>,
     /// Pages of a gallery: a number, or all
@@ -88,33 +102,32 @@ pub(crate) struct SourceArgs {
     /// Enqueue links that this queue has seen before
     #[arg(long, help_heading = "Sources")]
     pub(crate) no_dedup: bool,
-    /// Wait whenever more than N jobs would be ready, so that Redis holds no more of a list of any length
+    /// Wait while N jobs are ready
     #[arg(long, env = "IMGQ_MAX_READY", value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Sources")]
     pub(crate) max_ready: Option<u64>,
-    /// What all lists are; otherwise their names tell, and standard input is text
-    #[arg(long, value_name = "FORMAT", help_heading = "Lists")]
+    /// txt, csv, tsv, json, jsonl or parquet  [default: as names end]
+    #[arg(long, value_name = "FORMAT", help_heading = "Lists", hide_possible_values = true)]
     pub(crate) list_format: Option<Format>,
-    /// The column or key with the links: a name, in any case, or a number from 1  [default: the first of url, link,
-    /// image_url, image, src, href and the like; or where the first row has a link]
+    /// Column or key of the links, or its number  [default: url, image, …]
     #[arg(long, value_name = "NAME", help_heading = "Lists")]
     pub(crate) url_column: Option<String>,
-    /// The column or key with the SHA-256 that each image must have  [default: sha256, where there is one]
+    /// Column or key of an image's SHA-256  [default: sha256]
     #[arg(long, value_name = "NAME", help_heading = "Lists")]
     pub(crate) hash_column: Option<String>,
-    /// Write bad lines to this file, as JSON lines that can be mended and enqueued
+    /// Write bad lines here, as JSON lines that can be mended and enqueued
     #[arg(long, value_name = "FILE", help_heading = "Lists")]
     pub(crate) rejects: Option<PathBuf>,
     /// End with code 1 when a line was no usable link
     #[arg(long, help_heading = "Sources")]
     pub(crate) strict: bool,
-    /// Types to take from Imgur, and to store: jpeg,png,gif,webp,avif,mp4,webm
+    /// Types to take from Imgur
     #[arg(long, env = "IMGQ_TYPES", value_name = "LIST", default_value_t = MediaTypes::default(), help_heading = "Sources")]
     pub(crate) types: MediaTypes,
     /// Imgur's client id
-    #[arg(long, env = "IMGUR_CLIENT_ID", hide_env_values = true, value_name = "ID", help_heading = "Sources")]
+    #[arg(long, env = "IMGUR_CLIENT_ID", value_name = "ID", help_heading = "Sources")]
     pub(crate) client_id: Option<String>,
     /// What the producer calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, help_heading = "Sources")]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true, help_heading = "Sources")]
     pub(crate) user_agent: String,
 }
 
@@ -125,7 +138,7 @@ pub(crate) struct EnqueueArgs {
     /// Print one JSON object instead of a sentence
     #[arg(long)]
     pub(crate) json: bool,
-    /// Wait until the jobs are safe: on Redis' disk (WAITAOF), and on a replica if there is one
+    /// Wait until the jobs are on Redis' disk, and on a replica if there is one
     #[arg(long)]
     pub(crate) durable: bool,
     /// Wait until all of it is done, as `wait` does
@@ -139,10 +152,10 @@ pub(crate) struct EnqueueArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ImgurCreditsArgs {
     /// Imgur's client id
-    #[arg(long, env = "IMGUR_CLIENT_ID", hide_env_values = true, value_name = "ID")]
+    #[arg(long, env = "IMGUR_CLIENT_ID", value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// What the producer calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true)]
     pub(crate) user_agent: String,
     /// Print one JSON object
     #[arg(long)]
@@ -171,10 +184,10 @@ pub(crate) struct RunArgs {
     /// Worker processes  [default: as many as cores]
     #[arg(long, env = "IMGQ_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Workers")]
     pub(crate) workers: Option<u32>,
-    /// The folder that pictures are stored in
+    /// The folder of the pictures
     #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", value_parser = parse_storage, help_heading = "Workers")]
     pub(crate) storage: PathBuf,
-    /// Where the private Redis keeps its data  [default: the storage's name with .imgq behind]
+    /// Data of its Redis  [default: beside the storage]
     #[arg(long, env = "IMGQ_DATA_DIR", value_name = "DIR", help_heading = "Workers")]
     pub(crate) data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -187,45 +200,48 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
 }
 
-/// Settings of `worker` that `run` hands on; `worker --help` explains them, and the worker checks them.
+/// Settings of `worker` that `run` hands on; `worker --help` explains them, and the worker checks them. `run --help` only
+/// names them: with them it would fill two screens.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Handed on to the workers")]
 pub(crate) struct WorkerFlags {
     /// mirror or hash
-    #[arg(long, value_name = "LAYOUT")]
+    #[arg(long, hide = true, value_name = "LAYOUT")]
     pub(crate) layout: Option<String>,
     /// Downloads at once in one worker
-    #[arg(long, value_name = "N")]
+    #[arg(long, hide = true, value_name = "N")]
     pub(crate) concurrency: Option<String>,
     /// Downloads at once from one host in one worker
-    #[arg(long, value_name = "N")]
+    #[arg(long, hide = true, value_name = "N")]
     pub(crate) host_concurrency: Option<String>,
+    /// Requests to one host from all workers
+    #[arg(long, hide = true, value_name = "RATE")]
+    pub(crate) host_rate: Option<String>,
     /// Until a connection stands
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, hide = true, value_name = "TIME")]
     pub(crate) connect_timeout: Option<String>,
     /// Until something arrives
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, hide = true, value_name = "TIME")]
     pub(crate) idle_timeout: Option<String>,
     /// Until a download is done
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, hide = true, value_name = "TIME")]
     pub(crate) total_timeout: Option<String>,
     /// The largest object
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, hide = true, value_name = "SIZE")]
     pub(crate) max_bytes: Option<String>,
     /// Tries before a job is dead
-    #[arg(long, value_name = "N")]
+    #[arg(long, hide = true, value_name = "N")]
     pub(crate) max_attempts: Option<String>,
     /// The first delay between tries
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, hide = true, value_name = "TIME")]
     pub(crate) retry_delay: Option<String>,
     /// Networks that the address guard lets through
-    #[arg(long, value_name = "CIDRS")]
+    #[arg(long, hide = true, value_name = "CIDRS")]
     pub(crate) allow_networks: Option<String>,
     /// none, file or batch: make objects durable before they are reported
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, hide = true, value_name = "HOW")]
     pub(crate) sync: Option<String>,
     /// How long downloads may go on after Ctrl-C
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, hide = true, value_name = "TIME")]
     pub(crate) grace: Option<String>,
 }
 
@@ -237,6 +253,7 @@ impl WorkerFlags {
             ("--layout", &self.layout),
             ("--concurrency", &self.concurrency),
             ("--host-concurrency", &self.host_concurrency),
+            ("--host-rate", &self.host_rate),
             ("--connect-timeout", &self.connect_timeout),
             ("--idle-timeout", &self.idle_timeout),
             ("--total-timeout", &self.total_timeout),
@@ -291,6 +308,25 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PurgeArgs {
+    /// That is meant
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+    /// Only say how many it would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also drop the dead letters
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// Also remove the results, unless a named reader has not taken them
+    #[arg(long)]
+    pub(crate) results: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct JsonArgs {
     /// Print JSON
     #[arg(long)]
@@ -336,16 +372,28 @@ fn parse_since(text: &str) -> Result<Since, String> {
         .map_err(|_| "wants how long ago (30m, 2h, 1day) or a time in UTC (2026-01-31T08:00:00Z)".to_owned())
 }
 
+/// Why jobs fail: a word that is none of these would silently find nothing.
+fn failures() -> PossibleValuesParser {
+    Failure::ALL.iter().map(|failure| failure.name()).collect::<Vec<_>>().into()
+}
+
+/// Every reason of a result.
+fn any_reason() -> PossibleValuesParser {
+    let rejections = Rejection::ALL.iter().map(|rejection| rejection.name());
+    let failures = Failure::ALL.iter().map(|failure| failure.name());
+    rejections.chain(failures).chain([Outcome::Stored { exists: true }.reason()]).collect::<Vec<_>>().into()
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
-    /// How to print them
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    /// table, jsonl, csv, parquet, or urls: the links alone
+    #[arg(long, value_name = "FORMAT", default_value = "table", hide_possible_values = true)]
     pub(crate) format: ResultsFormat,
     /// Only stored, rejected or failed
-    #[arg(long, value_name = "OUTCOME", value_parser = ["stored", "rejected", "failed"])]
+    #[arg(long, value_name = "OUTCOME", value_parser = ["stored", "rejected", "failed"], hide_possible_values = true)]
     pub(crate) outcome: Option<String>,
-    /// Only this reason
-    #[arg(long, value_name = "REASON")]
+    /// Only this reason, as in gone or timeout_total
+    #[arg(long, value_name = "REASON", value_parser = any_reason(), hide_possible_values = true)]
     pub(crate) reason: Option<String>,
     /// Only this batch
     #[arg(long, value_name = "BATCH")]
@@ -379,6 +427,7 @@ pub(crate) struct DeadArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadCommand {
     /// Show them, oldest first
+    #[command(after_help = "Example:\n  producer dead list --host i.imgur.com --since 2h")]
     List(DeadFilter),
     /// Put them back on the queue, all attempts unspent
     #[command(after_help = "Example:\n  producer dead retry --host i.imgur.com --since 2h --dry-run")]
@@ -399,8 +448,8 @@ pub(crate) struct DeadChange {
 
 #[derive(Debug, Args)]
 pub(crate) struct DeadFilter {
-    /// Only this reason
-    #[arg(long, value_name = "REASON")]
+    /// Only this reason, as in timeout_total or http_5xx
+    #[arg(long, value_name = "REASON", value_parser = failures(), hide_possible_values = true)]
     pub(crate) reason: Option<String>,
     /// Only this job
     #[arg(long, value_name = "ID")]
@@ -421,7 +470,13 @@ pub(crate) struct DeadFilter {
 
 /// The command of this program, with empty variables counting as unset.
 pub(crate) fn command() -> clap::Command {
-    empty_variables_are_unset(Cli::command())
+    // It takes the sources of `enqueue`, and some of their flags mean nothing to it.
+    let forget = |forget: clap::Command| {
+        ["no_dedup", "max_ready", "rejects", "hash_column"]
+            .into_iter()
+            .fold(forget, |forget, flag| forget.mut_arg(flag, |arg| arg.hide(true)))
+    };
+    empty_variables_are_unset(Cli::command().mut_subcommand("forget", forget))
 }
 
 /// Reads the command line and the environment; ends the process with code 2 and a message when they make no sense.

@@ -74,6 +74,13 @@ impl Worker {
         command
     }
 
+    /// The command of a worker that knows no queue yet.
+    pub fn alone(arguments: &[&str]) -> Command {
+        let mut command = clean("worker");
+        command.args(arguments);
+        command
+    }
+
     /// Starts a worker with further arguments.
     ///
     /// # Panics

@@ -144,6 +144,119 @@ fn a_batch_that_is_not_there() {
     assert!(malformed.stderr.contains("yesterday"), "{malformed:?}");
 }
 
+/// Ends with code 2 and says all of `parts`: what was given, and what may be given instead.
+fn refuses(finished: &Finished, parts: &[&str]) {
+    assert_eq!(finished.code, 2, "{finished:?}");
+    for part in parts {
+        assert!(finished.stderr.contains(part), "{part:?} is not in {finished:?}");
+    }
+}
+
+#[test]
+fn words_that_are_none_of_those_there_are() {
+    let queue = RawQueue::shared();
+    let run = |arguments: &[&str]| Producer::run(&queue, arguments);
+    refuses(&run(&["results", "--reason", "timeout"]), &["timeout", "timeout_total", "gone"]);
+    refuses(&run(&["dead", "list", "--reason", "gone"]), &["'gone'", "timeout_total"]);
+    refuses(&run(&["results", "--outcome", "good"]), &["good", "stored"]);
+    refuses(&run(&["results", "--format", "xml"]), &["xml", "jsonl"]);
+    refuses(&run(&["results", "--since", "yesterday"]), &["yesterday", "2h"]);
+    refuses(&run(&["wait", "--timeout", "5"]), &["\"5\"", "5s"]);
+    refuses(&run(&["enqueue", "x.txt", "--types", "bmp"]), &["bmp", "jpeg"]);
+    refuses(&run(&["enqueue", "x.txt", "--pages", "many"]), &["many", "all"]);
+    refuses(&run(&["status", "xyz"]), &["xyz", "12 hex digits"]);
+    refuses(&run(&["completions", "csh"]), &["csh", "bash"]);
+    for (flag, bad, good) in [
+        ("--storage", "s3://b/x", "folder"),
+        ("--max-bytes", "big", "20MB"),
+        ("--host-rate", "fast", "40/s"),
+        ("--allow-networks", "home", "10.0.0.0/8"),
+        ("--min-size", "3", "256x256"),
+        ("--verify", "all", "decode"),
+        ("--layout", "flat", "mirror"),
+        ("--sync", "yes", "batch"),
+        ("--metrics", "9100", ":9100"),
+        ("--log-format", "xml", "json"),
+    ] {
+        refuses(&finish(Worker::alone(&[flag, bad]), b"", SOON), &[bad, good]);
+    }
+}
+
+#[test]
+fn files_and_folders_that_cannot_be_used() {
+    let queue = RawQueue::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("links.txt"), "https://x.org/1.jpg\n").unwrap();
+    std::fs::write(path("table.csv"), "a,b\n1,2\n").unwrap();
+    let producer = |arguments: &[&str]| Producer::run(&queue, arguments);
+    says(
+        &producer(&["results", "--output", &path("none/x.jsonl"), "--format", "jsonl"]),
+        1,
+        &["none/x.jsonl", "folder"],
+    );
+    says(&producer(&["results", "--output", &path("none/x.parquet"), "--format", "parquet"]), 1, &["none/x.parquet"]);
+    says(&producer(&["results", "--output", &path(""), "--format", "csv"]), 1, &[&path(""), "name a file"]);
+    says(&producer(&["enqueue", &path("links.txt"), "--rejects", &path("none/x")]), 1, &["none/x"]);
+    says(&producer(&["enqueue", &path("")]), 1, &[&path(""), "is a directory"]);
+    says(&producer(&["enqueue", &path("table.csv")]), 1, &["\"a\", \"b\"", "--url-column"]);
+    says(&producer(&["enqueue", &path("table.csv"), "--url-column", "zzz"]), 1, &["zzz", "\"a\", \"b\""]);
+    says(&producer(&["enqueue", &path("links.txt"), "--list-format", "parquet"]), 1, &["not a Parquet file"]);
+    says(&producer(&["run", &path("links.txt"), "--data-dir", "/proc/none"]), 1, &["/proc/none"]);
+    says(
+        &producer(&["run", &path("links.txt"), "--storage", &path("s"), "--concurrency", "0"]),
+        2,
+        &["--concurrency", "0"],
+    );
+    let mut worker = Worker::command(&queue, folder.path());
+    worker.args(["--placeholders", &path("none.toml")]);
+    says(&run(worker), 1, &["none.toml", "docs/content.md"]);
+    let mut worker = Worker::command(&queue, folder.path());
+    worker.args(["--metrics", "192.0.2.1:9100"]);
+    says(&run(worker), 1, &["192.0.2.1:9100", "--metrics"]);
+    // Neither the server nor the worker is there.
+    let mut alone = Producer::alone(&["run", &path("links.txt"), "--storage", &path("s")]);
+    alone.env("PATH", "/nowhere");
+    if !["/usr/sbin", "/usr/local/sbin", "/sbin"].iter().any(|folder| {
+        ["redis-server", "valkey-server"].iter().any(|name| std::path::Path::new(folder).join(name).exists())
+    }) {
+        says(&run(alone), 1, &["no redis-server", "apt-get install redis-server"]);
+    }
+    std::fs::copy(harness::programs::folder().join("producer"), path("producer")).unwrap();
+    let mut without_worker = Command::new(path("producer"));
+    without_worker.args(["run", &path("links.txt"), "--storage", &path("s")]).env("PATH", "/nowhere");
+    without_worker.env("REDIS_URL", &queue.url).env("IMGQ_QUEUE", &queue.name);
+    says(&run(without_worker), 1, &["no `worker` program", "cargo build --release"]);
+}
+
+#[test]
+fn what_is_meant_has_to_be_said() {
+    let queue = RawQueue::shared();
+    says(&Producer::run(&queue, &["forget"]), 2, &["nothing to forget"]);
+    says(&Producer::run(&queue, &["forget", "--all"]), 2, &["every link", "--yes"]);
+    says(&Producer::run(&queue, &["purge"]), 2, &["0 jobs", "--yes"]);
+    says(&Producer::run(&queue, &["results", "--drop-reader", "none"]), 1, &["\"none\"", "--list-readers"]);
+    says(&Producer::run(&queue, &["results", "--reader", "a b"]), 1, &["\"a b\"", "letters"]);
+    says(&Producer::run(&queue, &["status", "--queue", "a b"]), 1, &["\"a b\"", "letters", "IMGQ_QUEUE"]);
+    let mut enqueue = Producer::command(&queue, &["enqueue", "imgur:hot"]);
+    enqueue.env("IMGUR_API_URL", "nonsense");
+    says(&run(enqueue), 2, &["IMGUR_API_URL", "nonsense", "https://imgur.com"]);
+}
+
+#[test]
+fn a_key_that_somebody_else_uses_and_a_user_who_may_not() {
+    let redis = Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    queue.run::<()>(&["SET", "@ready", "x"]);
+    for arguments in [&["enqueue", "https://x.org/1.jpg"][..], &["status"], &["purge", "--yes"]] {
+        says(&Producer::run(&queue, arguments), 1, &["WRONGTYPE", "--queue"]);
+    }
+    queue.run::<()>(&["ACL", "SETUSER", "weak", "on", ">hunter2", "~other:*", "+@all"]);
+    let mut status = Producer::command(&queue, &["status"]);
+    status.env("REDIS_URL", format!("{}?user=weak&pass=hunter2", queue.url));
+    says(&run(status), 1, &["no permissions", "ACL SETUSER"]);
+}
+
 #[test]
 fn a_queue_of_a_newer_version() {
     let mut queue = RawQueue::shared();

@@ -228,8 +228,11 @@ fn people_see_where_the_time_went() {
 }
 
 fn health(worker: &MeteredWorker) -> (u16, String) {
-    let answer = get(&worker.address, "/healthz", "");
-    (answer.status, answer.body)
+    // Both names have one answer; between two questions it may change.
+    until("/readyz says the same as /healthz", SOON, || {
+        let [ready, health] = ["/readyz", "/healthz"].map(|path| get(&worker.address, path, ""));
+        ((ready.status, &ready.body) == (health.status, &health.body)).then_some((health.status, health.body))
+    })
 }
 
 fn until_ill(worker: &MeteredWorker, why: &str) {

@@ -6,6 +6,7 @@ use common::host::HostRate;
 use common::media::MediaTypes;
 use common::retry::RetryPolicy;
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
+use common::telemetry::LogFormat;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::metrics::server::MetricsAddress;
 use crate::storage::SyncPolicy;
 use crate::storage::layout::Layout;
 
-/// Downloads the jobs of a queue into storage. Start as many as you like, on as many machines as you like.
+/// Downloads the jobs of a queue into storage. Start as many as you like, wherever you like.
 #[derive(Debug, Parser)]
 #[command(
     name = "worker",
@@ -42,22 +43,22 @@ struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Storage")]
 struct StorageArgs {
-    /// The folder that objects are stored in; all workers of a queue share it
+    /// The folder of the objects
     #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", value_parser = parse_storage)]
     storage: PathBuf,
     /// mirror: host/path as in the URL; hash: ab/cd/DIGEST.jpg, for millions
     #[arg(long, env = "IMGQ_LAYOUT", default_value = "mirror", hide_possible_values = true)]
     layout: Layout,
-    /// Types to store, by content: jpeg,png,gif,webp,avif,mp4,webm
+    /// Types to store; also mp4,webm
     #[arg(long, env = "IMGQ_TYPES", value_name = "LIST", default_value_t = MediaTypes::default())]
     types: MediaTypes,
     /// The largest object
     #[arg(long, env = "IMGQ_MAX_BYTES", value_name = "SIZE", default_value = "100MB", value_parser = parse_size)]
     max_bytes: u64,
-    /// Make objects durable before they are reported: none, file (each), batch (together)
+    /// Objects are durable when they are reported: none, file, batch
     #[arg(long, env = "IMGQ_SYNC", value_name = "HOW", default_value = "none", hide_possible_values = true)]
     sync: SyncPolicy,
-    /// Claim nothing while there are so many results that a named reader has not taken  [default: no bound]
+    /// Claim nothing with so many results that a reader has not taken
     #[arg(long, env = "IMGQ_RESULTS_MAX", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     results_max: Option<u64>,
 }
@@ -68,10 +69,10 @@ struct DownloadArgs {
     /// Downloads at once
     #[arg(long, env = "IMGQ_CONCURRENCY", value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=2000))]
     concurrency: u32,
-    /// Downloads at once from one host
+    /// Downloads at once from a host
     #[arg(long, env = "IMGQ_HOST_CONCURRENCY", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=2000))]
     host_concurrency: u32,
-    /// Requests to one host from the whole fleet, as in 40/s, 90/m or 1000/h  [default: no bound]
+    /// To one host from the whole fleet: 40/s, 90/m
     #[arg(long, env = "IMGQ_HOST_RATE", value_name = "RATE")]
     host_rate: Option<HostRate>,
     /// Until a connection stands
@@ -86,18 +87,18 @@ struct DownloadArgs {
     /// Tries before a job is dead
     #[arg(long, env = "IMGQ_MAX_ATTEMPTS", value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_attempts: u32,
-    /// The first delay between tries; it doubles up to 5m, with full jitter
+    /// First delay between tries, doubling to 5m
     #[arg(long, env = "IMGQ_RETRY_DELAY", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     retry_delay: Duration,
-    /// Networks that the address guard lets through, as in 10.0.0.0/8,127.0.0.0/8
+    /// Private networks to allow, as in 10.0.0.0/8
     #[arg(long, env = "IMGQ_ALLOW_NETWORKS", value_name = "CIDRS", default_value = "", hide_default_value = true, value_parser = parse_networks)]
     allow_networks: Networks,
-    /// Go through the proxies that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name. The proxy then resolves the names in
-    /// links and connects to whatever they are: the address guard sees only addresses that stand in the links themselves
+    /// Go through HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY; the address guard does not see then what names in links
+    /// stand for
     #[arg(long, env = "IMGQ_PROXY_FROM_ENVIRONMENT", value_parser = BoolishValueParser::new())]
     proxy_from_environment: bool,
     /// What the worker calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT)]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true)]
     user_agent: String,
 }
 
@@ -110,13 +111,13 @@ struct ContentArgs {
     /// The smallest object  [default: any]
     #[arg(long, env = "IMGQ_MIN_BYTES", value_name = "SIZE", value_parser = parse_size)]
     min_bytes: Option<u64>,
-    /// How closely images are looked at: header (type and dimensions), decode (all of it)
+    /// How closely images are looked at: header, or decode (all of it)
     #[arg(long, env = "IMGQ_VERIFY", value_name = "HOW", default_value = "header", hide_possible_values = true)]
     verify: Verify,
-    /// A file of placeholders that hosts serve for removed images, beside those that are known
+    /// More placeholders of removed images than are known
     #[arg(long, env = "IMGQ_PLACEHOLDERS", value_name = "FILE")]
     placeholders: Option<PathBuf>,
-    /// Leave alone what a host's X-Robots-Tag says noai, noimageai, noindex, noimageindex or none of
+    /// Obey noai, noimageai, noindex, noimageindex and none in X-Robots-Tag
     #[arg(long, env = "IMGQ_RESPECT_ROBOTS", value_parser = BoolishValueParser::new())]
     respect_robots: bool,
 }
@@ -124,10 +125,10 @@ struct ContentArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Process")]
 struct ProcessArgs {
-    /// After SIGTERM: how long downloads may go on before they are given back
+    /// How long downloads may go on after SIGTERM
     #[arg(long, env = "IMGQ_GRACE", value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
     grace: Duration,
-    /// Serve /metrics (Prometheus) and /healthz, as in 127.0.0.1:9100 or :9100; port 0 takes a free one  [default: off]
+    /// Serve /metrics, /readyz and /healthz, as in :9100  [default: off]
     #[arg(long, env = "IMGQ_METRICS", value_name = "ADDR")]
     metrics: Option<MetricsAddress>,
     /// Stop, as on SIGTERM, when standard input closes: whoever started this worker is gone
@@ -154,6 +155,7 @@ fn parse_networks(list: &str) -> Result<Networks, String> {
 pub(crate) struct Config {
     pub(crate) redis_url: String,
     pub(crate) queue: String,
+    pub(crate) log_format: LogFormat,
     pub(crate) storage: PathBuf,
     pub(crate) layout: Layout,
     pub(crate) types: MediaTypes,
@@ -202,6 +204,7 @@ impl From<Cli> for Config {
         Config {
             redis_url: cli.queue.redis_url().to_owned(),
             queue: cli.queue.queue,
+            log_format: cli.queue.log_format,
             storage: cli.storage.storage,
             layout: cli.storage.layout,
             types: cli.storage.types,

@@ -15,7 +15,7 @@ use crate::storage::Existing;
 use crate::storage::health::{Condition, Health};
 use common::error::{QueueError, ReconnectBackoff};
 use common::host::HostRate;
-use common::job::Job;
+use common::job::{Job, id_for_logs};
 use common::outcome::{Failure, Outcome};
 use common::queue::{
     Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
@@ -665,7 +665,10 @@ impl Dispatcher {
             .collect();
         for id in lost {
             if let Some(Running { job, host, is_downloading, task, .. }) = self.running.remove(&id) {
-                tracing::warn!("Redis no longer knows that this worker has job {:?}; abandoned", job.field);
+                tracing::warn!(
+                    job = id_for_logs(&job.payload),
+                    "Redis no longer knows that this worker has it; abandoned"
+                );
                 self.hands.metrics.abandoned();
                 // It would hold a place at its host, and nobody would hear of it. What it stored is complete or nothing.
                 task.abort();
@@ -678,13 +681,14 @@ impl Dispatcher {
             }
         }
         for claimed in self.gate.extract(|claimed| fields.contains(&claimed.job.field)) {
-            tracing::warn!("Redis no longer knows that this worker has job {:?}; dropped", claimed.job.field);
+            let job = id_for_logs(&claimed.job.payload);
+            tracing::warn!(job, "Redis no longer knows that this worker has it; dropped");
             self.hands.metrics.abandoned();
             self.hands.ledger.settled(std::iter::once(&claimed.job.field));
         }
         let (mut suspects, mut adopted) = (Vec::new(), Vec::new());
         for job in self.hands.ledger.unknown(in_redis) {
-            tracing::warn!("Redis says that this worker has job {:?}; adopted", job.field);
+            tracing::warn!(job = id_for_logs(&job.payload), "Redis says that this worker has it; adopted");
             self.hands.metrics.adopted();
             if job.crashes == 2 { suspects.push(job) } else { adopted.push(job) }
         }
@@ -699,7 +703,7 @@ impl Dispatcher {
 
     /// Runs a job that has crashed its worker twice, with nothing beside it: a third crash is its own doing.
     async fn run_suspect(&mut self, suspect: ClaimedJob) -> Result<Step, QueueError> {
-        tracing::warn!("job {:?} was there at two crashes; it runs alone now", suspect.field);
+        tracing::warn!(job = id_for_logs(&suspect.payload), "was there at two crashes; it runs alone now");
         self.hands.ledger.enter(&suspect.field);
         while self.hands.ledger.held() > 1 {
             if let Some(step) = self.wait_for_ledger().await {
@@ -712,7 +716,7 @@ impl Dispatcher {
             match self.hands.queue.run_alone(&self.hands.worker, &suspect.field).await {
                 Ok(ours) => break ours,
                 Err(error) => {
-                    tracing::warn!("cannot start the suspect yet: {error}");
+                    tracing::warn!(job = id_for_logs(&suspect.payload), "cannot start the suspect yet: {error}");
                     if *self.hands.reaped.borrow() || self.hands.shutdown.stage() > Stage::Running {
                         break false;
                     }

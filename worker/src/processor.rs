@@ -10,7 +10,7 @@ use crate::storage::layout::Layout;
 use crate::storage::{Existing, Kind, Storage, Unstored, Wanted, Written};
 use common::host::host_of;
 use common::job::{Job, JobId, UnreadableJob};
-use common::link::{canonical_url, without_password};
+use common::link::{canonical_url, for_logs};
 use common::outcome::{Failure, Outcome, Rejection};
 use common::queue::{ClaimedJob, Settlement};
 use common::report::{Report, StoredObject};
@@ -147,7 +147,7 @@ impl Processor {
             Ok(Ok(success)) => Ok(success),
             Ok(Err(Obstacle::Setback(setback))) => Err(setback),
             Ok(Err(Obstacle::Storage(error, status))) => {
-                tracing::warn!(job = %job.id, url = %without_password(url.as_str()), "cannot store: {error}");
+                tracing::warn!(job = %job.id, url = %for_logs(url.as_str()), "cannot store: {error}");
                 if self.storage.is_to_blame(&error).await {
                     return released;
                 }
@@ -157,7 +157,7 @@ impl Processor {
             Err(_) if self.storage.health().is_bad() || self.storage.health().is_stuck() => return released,
             Err(_) => Err(Failure::TimeoutTotal.into()),
         };
-        tracing::debug!(job = %job.id, url = %without_password(url.as_str()), ?result, "attempt");
+        tracing::debug!(job = %job.id, url = %for_logs(url.as_str()), ?result, "attempt");
         let learnt = match &result {
             Ok((_, _, exists)) => learnt(Outcome::Stored { exists: *exists }, None),
             Err(setback) => learnt(setback.outcome, setback.server_wait),
@@ -321,14 +321,14 @@ fn failed_without_attempt(id: JobId, url: String, attempts: u32, failure: Failur
 }
 
 fn report_unreadable(unreadable: UnreadableJob) -> Settlement {
-    tracing::warn!(url = %without_password(&unreadable.url), "a job cannot be read: {}", unreadable.why);
     let id = unreadable.id.unwrap_or_else(|| JobId::without_batch(random_u128()));
+    tracing::warn!(job = %id, url = %for_logs(&unreadable.url), "a job cannot be read: {}", unreadable.why);
     failed_without_attempt(id, unreadable.url, 0, Failure::UnreadableJob)
 }
 
 /// What becomes of a job that took its worker down too often, or panicked.
 pub(crate) fn report_crashed(job: Job) -> Settlement {
-    tracing::warn!(job = %job.id, url = %without_password(&job.url), "a job crashed its worker, and is not run again");
+    tracing::warn!(job = %job.id, url = %for_logs(&job.url), "a job crashed its worker, and is not run again");
     failed_without_attempt(job.id, job.url, job.attempts, Failure::WorkerCrashed)
 }
 

@@ -31,7 +31,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(4);
 
 /// Runs a worker to its end.
 pub(crate) fn main(config: Config) -> ExitCode {
-    common::telemetry::init("info");
+    let log_format = config.log_format;
+    common::telemetry::init("info", log_format);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,14 +46,11 @@ pub(crate) fn main(config: Config) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
             let hint = error
                 .downcast_ref::<QueueError>()
                 .and_then(QueueError::hint)
                 .or_else(|| error.downcast_ref::<Unusable>().map(|unusable| unusable.hint.clone()));
-            if let Some(hint) = hint {
-                eprintln!("hint: {hint}");
-            }
+            log_format.fatal(&format!("{error:#}"), hint.as_deref());
             ExitCode::FAILURE
         }
     }

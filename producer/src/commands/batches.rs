@@ -2,6 +2,7 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::BatchesArgs;
+use crate::view::style::{HEAD, paint};
 use crate::view::{bytes, duration, harmless};
 use common::queue::{BatchState, Queue};
 use std::time::Duration;
@@ -41,7 +42,7 @@ fn table(states: &[BatchState], now_ms: u64) -> String {
             harmless(&state.source)
         )
     });
-    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    std::iter::once(paint(HEAD, &head)).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// Where a batch is in its life.

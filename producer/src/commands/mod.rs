@@ -7,6 +7,7 @@ mod enqueue;
 mod forget;
 mod imgur_credits;
 mod pause;
+mod purge;
 mod rejects;
 mod results;
 mod run;
@@ -16,13 +17,16 @@ mod workers;
 
 use crate::cli::{Cli, Command};
 use crate::sources::SourceError;
+use crate::view::harmless_lines;
+use crate::view::style::{BAD, HINT, paint};
 use common::error::QueueError;
 use common::queue::Queue;
 use common::settings::QueueArgs;
+use common::telemetry::LogFormat;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// How a command ended, as the exit codes of the contract. Errors are apart.
+/// How a command ended, as the exit codes of the contract. Errors are apart, and so is 4: `--timeout` passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// 0.
@@ -31,8 +35,6 @@ pub(crate) enum Ended {
     CouldNot,
     /// 3: finished, but some jobs were not stored.
     NotAllStored,
-    /// 4: `--timeout` passed.
-    TimedOut,
 }
 
 impl From<Ended> for ExitCode {
@@ -41,7 +43,6 @@ impl From<Ended> for ExitCode {
             Ended::Done => 0,
             Ended::CouldNot => 1,
             Ended::NotAllStored => 3,
-            Ended::TimedOut => 4,
         })
     }
 }
@@ -66,7 +67,7 @@ impl CommandError {
         match self {
             CommandError::Queue(error) => error.hint(),
             CommandError::Source(error) => error.hint(),
-            CommandError::System { .. } => None,
+            CommandError::System { source, .. } => what_to_do_about(source).map(str::to_owned),
             CommandError::Other { hint, .. } => Some(hint.clone()),
         }
     }
@@ -90,13 +91,28 @@ impl CommandError {
     }
 }
 
+/// What helps against an error of the system, where something is known.
+fn what_to_do_about(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some("make its folder first, or name another place"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            Some("name a place that you may write to")
+        }
+        io::ErrorKind::IsADirectory => Some("name a file, not a folder"),
+        io::ErrorKind::AlreadyExists => Some("a file has that name: move it away, or name another place"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room on the disk, and run it again"),
+        _ => None,
+    }
+}
+
 /// Runs the command and prints its error, if any, with the remedy on a line of its own.
 pub(crate) fn main(cli: Cli) -> ExitCode {
-    common::telemetry::init("warn");
+    let log_format = cli.queue.log_format;
+    common::telemetry::init("warn", log_format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
+            log_format.fatal(&format!("cannot start the runtime: {error}"), None);
             return ExitCode::FAILURE;
         }
     };
@@ -104,11 +120,22 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Ok(ended) => ended.into(),
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
-            }
+            complain(log_format, &error.to_string(), error.hint().as_deref());
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Says what went wrong and what to do about it. Names in it come from lists, servers and other people's jobs.
+fn complain(log_format: LogFormat, error: &str, hint: Option<&str>) {
+    let error = harmless_lines(error);
+    match (log_format, hint.map(harmless_lines)) {
+        (LogFormat::Json, hint) => log_format.fatal(&error, hint.as_deref()),
+        (LogFormat::Text, hint) => {
+            anstream::eprintln!("{} {error}", paint(BAD, "error:"));
+            if let Some(hint) = hint {
+                anstream::eprintln!("{} {hint}", paint(HINT, "hint:"));
+            }
         }
     }
 }
@@ -126,6 +153,7 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
         Command::Dead(args) => dead::dead(&open(&queue).await?, args.action).await,
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
         Command::Batches(args) => batches::batches(&open(&queue).await?, &args).await,
+        Command::Purge(args) => purge::purge(&open(&queue).await?, &args).await,
         Command::Pause => pause::set_paused(&open(&queue).await?, true).await,
         Command::Resume => pause::set_paused(&open(&queue).await?, false).await,
         Command::Completions { shell } => completions::completions(shell),
@@ -136,9 +164,9 @@ async fn open(args: &QueueArgs) -> Result<Queue, CommandError> {
     Ok(Queue::open(args.redis_url(), &args.queue).await?)
 }
 
-/// Prints a line to standard output.
+/// Prints a line to standard output; colours in it only where they are wanted.
 fn print(line: &str) -> Result<(), CommandError> {
-    writeln!(io::stdout().lock(), "{line}").map_err(CommandError::system("cannot write to standard output"))
+    writeln!(anstream::stdout().lock(), "{line}").map_err(CommandError::system("cannot write to standard output"))
 }
 
 /// Prints facts as JSON.

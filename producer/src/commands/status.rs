@@ -2,68 +2,162 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::StatusArgs;
-use crate::view::{bytes, duration, harmless, summary};
-use common::queue::{BatchState, Queue, Status};
-use std::io::IsTerminal;
+use crate::view::advice::Place;
+use crate::view::screen::Screen;
+use crate::view::style::{BAD, HEAD, POOR, of_outcome, paint};
+use crate::view::summary::{self, by_count};
+use crate::view::{bytes, count, duration, harmless};
+use common::queue::{BatchState, HostState, Queue, Status};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often `--watch` looks: O(workers) for Redis.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Hosts that are looked through for those that are left alone.
+const HOSTS_READ: usize = 500;
+/// Hosts, reasons and workers that are shown of many.
+const SHOWN: usize = 20;
 
 pub(super) async fn status(queue: &Queue, args: &StatusArgs) -> Result<Ended, CommandError> {
+    if !args.watch {
+        let (facts, text) = look(queue, args).await?;
+        show(args, &facts, &text)?;
+        return Ok(Ended::Done);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::system("cannot listen for signals"))?;
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    // Dropped, and the terminal as it was, before an error is printed.
+    let screen = if args.json { None } else { Screen::enter() };
+    let mut last = String::new();
     loop {
-        if let Some(batch) = args.batch {
-            let (state, now_ms) = queue.batch(batch).await?;
-            show(args, &state, || of_batch(&state, now_ms))?;
-        } else {
-            let status = queue.status().await?;
-            show(args, &status, || text(&status))?;
-        }
-        if !args.watch {
-            return Ok(Ended::Done);
+        match look(queue, args).await {
+            Ok((facts, text)) => {
+                match &screen {
+                    Some(screen) => draw(screen, &text)?,
+                    None => show(args, &facts, &text)?,
+                }
+                last = text;
+            }
+            // Whoever watches wants to see Redis come back.
+            Err(CommandError::Queue(error)) if error.is_transient() => match &screen {
+                Some(screen) => draw(screen, &format!("{}\n{last}", paint(BAD, &harmless(&error.to_string()))))?,
+                None => eprintln!("{error}; trying again"),
+            },
+            Err(error) => return Err(error),
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Ended::Done),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = &mut interrupt => return Ok(Ended::Done),
+            _ = terminate.recv() => return Ok(Ended::Done),
         }
     }
 }
 
-fn show(args: &StatusArgs, facts: &impl serde::Serialize, text: impl Fn() -> String) -> Result<(), CommandError> {
-    if args.json {
-        return print_json(facts);
+/// The facts for programs, and the text for people.
+async fn look(queue: &Queue, args: &StatusArgs) -> Result<(serde_json::Value, String), CommandError> {
+    let as_json = |facts| CommandError::system("cannot write JSON")(std::io::Error::other::<serde_json::Error>(facts));
+    if let Some(batch) = args.batch {
+        let (state, now_ms) = queue.batch(batch).await?;
+        return Ok((serde_json::to_value(&state).map_err(as_json)?, of_batch(&state, now_ms)));
     }
-    // Home and clear, so that the lines stay where they are.
-    let redraw = args.watch && std::io::stdout().is_terminal();
-    print(&format!("{}{}", if redraw { "\u{1b}[H\u{1b}[2J" } else { "" }, text()))
+    let status = queue.status().await?;
+    let hosts = queue.hosts(HOSTS_READ).await?;
+    let held: Vec<HostState> = hosts.into_iter().filter(is_held).collect();
+    let mut facts = serde_json::to_value(&status).map_err(as_json)?;
+    facts["hosts"] = serde_json::to_value(&held).map_err(as_json)?;
+    let now_ms = queue.now_ms().await?;
+    Ok((facts, text(&status, &held, now_ms)))
+}
+
+fn is_held(host: &HostState) -> bool {
+    host.held_for_ms.is_some() || host.probing || host.lonely_workers > 0
+}
+
+fn show(args: &StatusArgs, facts: &serde_json::Value, text: &str) -> Result<(), CommandError> {
+    if args.json { print_json(facts) } else { print(text) }
+}
+
+fn draw(screen: &Screen, text: &str) -> Result<(), CommandError> {
+    screen.draw(text).map_err(CommandError::system("cannot write to the terminal"))
 }
 
 fn of_batch(state: &BatchState, now_ms: u64) -> String {
     let until = if state.finished > 0 { state.finished } else { now_ms };
     let took = Duration::from_millis(until.saturating_sub(state.started));
     let stage = super::batches::stage(state);
-    format!("batch {} ({stage}) of {}\n{}", state.batch, harmless(&state.source), summary::text(state, took))
+    let text = summary::text(state, took, Place::Queue);
+    format!("batch {} ({stage}) of {}\n{text}", state.batch, harmless(&state.source))
 }
 
-fn text(status: &Status) -> String {
-    let rate: f64 = status.workers.iter().map(|w| w.rate).sum();
+fn text(status: &Status, held: &[HostState], now_ms: u64) -> String {
+    // Not `sum`, which makes -0.0 of none.
+    let rate = status.workers.iter().fold(0.0, |rate, worker| rate + worker.rate);
     let left = status.ready + status.in_flight + status.delayed;
     let eta = if left > 0 && rate > 0.0 {
         format!(", ETA {}", duration(Duration::from_secs_f64((left as f64 / rate).min(1e8))))
     } else {
         String::new()
     };
-    let paused = if status.paused { " (paused)" } else { "" };
-    format!(
-        "queue {}{paused}\n  ready {}  in flight {}  delayed {}  dead {}\n  results {}: stored {} ({}), rejected {}, \
-         failed {}\n  {rate:.1} jobs/s{eta}\n\n{}",
-        status.queue,
-        status.ready,
-        status.in_flight,
-        status.delayed,
-        status.dead,
-        status.results,
-        status.stored,
-        bytes(status.bytes),
-        status.rejected,
-        status.failed,
-        super::workers::table(&status.workers)
-    )
+    let oldest = status.oldest_ms.map(|ms| format!("  oldest {}", duration(Duration::from_millis(ms))));
+    let paused =
+        if status.paused { paint(POOR, " (paused: `producer resume` lets workers go on)") } else { String::new() };
+    let mut lines = vec![
+        format!("{}{paused}", paint(HEAD, &format!("queue {}", status.queue))),
+        format!(
+            "  ready {}  in flight {}  delayed {}  dead {}{}",
+            status.ready,
+            status.in_flight,
+            status.delayed,
+            if status.dead > 0 { paint(BAD, &status.dead.to_string()) } else { "0".to_owned() },
+            oldest.unwrap_or_default()
+        ),
+        format!(
+            "  results {}: stored {} ({}), rejected {}, failed {}",
+            status.results,
+            status.stored,
+            bytes(status.bytes),
+            status.rejected,
+            status.failed
+        ),
+        format!("  {rate:.1} jobs/s{eta}"),
+    ];
+    let reasons = status.reasons.iter().filter_map(|(name, n)| Some((name.split_once(':')?, *n)));
+    for ((outcome, reason), n) in by_count(reasons).into_iter().take(SHOWN) {
+        let outcome_shown = paint(of_outcome(outcome), &format!("{outcome:<9}"));
+        lines.push(format!("  {outcome_shown} {:<16} {n:>8}", harmless(reason)));
+    }
+    if !held.is_empty() {
+        lines.push(format!("\n{}", paint(HEAD, "hosts that are left alone")));
+        lines.extend(held.iter().take(SHOWN).map(host_line));
+        lines.extend(and_more(held.len(), "host", "`producer status --json` has all"));
+    }
+    let shown = status.workers.len().min(SHOWN);
+    let mut busiest: Vec<_> = status.workers.clone();
+    busiest.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.worker.cmp(&b.worker)));
+    lines.push(format!("\n{}", super::workers::table(&busiest[..shown], now_ms)));
+    lines.extend(and_more(status.workers.len(), "worker", "`producer workers` has all"));
+    lines.join("\n")
+}
+
+fn host_line(host: &HostState) -> String {
+    let mut parts = vec![harmless(&host.why)];
+    if let Some(ms) = host.held_for_ms {
+        parts.push(format!("for {}", duration(Duration::from_millis(ms))));
+    }
+    if host.refusals > 0 {
+        parts.push(format!("after {} in a row", count(host.refusals, "refusal")));
+    }
+    if host.probing {
+        parts.push("one job tries it".to_owned());
+    }
+    if host.lonely_workers > 0 {
+        parts.push(format!("{} without an answer", count(host.lonely_workers, "worker")));
+    }
+    parts.retain(|part| !part.is_empty());
+    format!("  {}  {}", harmless(&host.host), parts.join(", "))
+}
+
+fn and_more(there: usize, noun: &str, where_they_are: &str) -> Option<String> {
+    let more = there.checked_sub(SHOWN).filter(|more| *more > 0)?;
+    Some(format!("  and {} more: {where_they_are}", count(more as u64, noun)))
 }

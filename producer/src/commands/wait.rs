@@ -2,6 +2,7 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::WaitArgs;
+use crate::view::advice::Place;
 use crate::view::progress::Progress;
 use crate::view::summary;
 use common::error::{QueueError, ReconnectBackoff};
@@ -105,11 +106,11 @@ impl<'a> Waiter<'a> {
         let mut progress = Progress::start();
         let mut backoff = ReconnectBackoff::default();
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-        let (states, ended) = loop {
+        let (states, is_late) = loop {
             let pause = match self.look(&mut progress).await {
-                Ok((states, true)) => break (states, None),
+                Ok((states, true)) => break (states, false),
                 Ok((states, false)) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    break (states, Some(Ended::TimedOut));
+                    break (states, true);
                 }
                 Ok(_) => {
                     backoff.reset();
@@ -138,20 +139,26 @@ impl<'a> Waiter<'a> {
         if json {
             let mut facts = serde_json::json!({
                 "enqueued": total.enqueued, "stored": total.stored, "rejected": total.rejected,
-                "failed": total.failed, "bytes": total.bytes, "reasons": total.reasons,
-                "seconds": took.as_secs_f64(), "finished": ended.is_none(),
+                "failed": total.failed, "purged": total.purged, "bytes": total.bytes, "reasons": total.reasons,
+                "hosts": total.hosts,
+                "seconds": took.as_secs_f64(), "finished": !is_late,
             });
             facts["batches"] = states.iter().map(|state| state.batch.clone()).collect();
             print_json(&facts)?;
         } else {
-            print(&summary::text(&total, took))?;
+            let place = if self.in_run { Place::Run } else { Place::Queue };
+            print(&summary::text(&total, took, place))?;
         }
-        if let Some(ended) = ended {
-            eprintln!("error: --timeout passed with {} of {} jobs done", total.done(), total.enqueued);
-            eprintln!("hint: the jobs go on; `producer status` shows them, `producer wait` watches again");
-            return Ok(ended);
+        if is_late {
+            let message = format!("--timeout passed with {} of {} jobs done", total.done(), total.enqueued);
+            let hint = if self.in_run {
+                "the same command goes on where this one stopped"
+            } else {
+                "the jobs go on; `producer status` shows them, `producer wait` watches again"
+            };
+            return Err(CommandError::Other { message, hint: hint.to_owned(), code: 4 });
         }
-        Ok(if total.rejected + total.failed > 0 { Ended::NotAllStored } else { Ended::Done })
+        Ok(if total.rejected + total.failed + total.purged > 0 { Ended::NotAllStored } else { Ended::Done })
     }
 
     fn interrupted(&self) -> CommandError {

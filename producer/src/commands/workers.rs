@@ -2,6 +2,7 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::JsonArgs;
+use crate::view::style::{HEAD, POOR, paint};
 use crate::view::{duration, harmless};
 use common::queue::{Queue, WorkerState};
 use std::time::Duration;
@@ -11,29 +12,44 @@ pub(super) async fn workers(queue: &Queue, args: &JsonArgs) -> Result<Ended, Com
     if args.json {
         print_json(&workers)?;
     } else {
-        print(&table(&workers))?;
+        print(&table(&workers, queue.now_ms().await?))?;
     }
     Ok(Ended::Done)
 }
 
-/// One line for each worker.
-pub(super) fn table(workers: &[WorkerState]) -> String {
+/// One line for each worker. Hosts and versions are what workers say of themselves.
+pub(super) fn table(workers: &[WorkerState], now_ms: u64) -> String {
     if workers.is_empty() {
-        return "no worker is alive".into();
+        return "no worker is alive: start one with `worker`".into();
     }
-    let width = workers.iter().map(|w| w.worker.len()).max().unwrap_or(0).max(6);
-    let mut lines = vec![format!(
-        "{:<width$}  {:>8}  {:<8}  {:>9}  {:>8}  {:>10}  {}",
-        "WORKER", "PID", "VERSION", "IN FLIGHT", "RATE", "DONE", "SEEN"
-    )];
+    let wide = |text: fn(&WorkerState) -> &str, head: &str| {
+        let widths = workers.iter().map(|worker| harmless(text(worker)).chars().count());
+        widths.max().unwrap_or(0).max(head.len())
+    };
+    let name = wide(|worker| &worker.worker, "WORKER");
+    let host = wide(|worker| &worker.host, "HOST");
+    let version = wide(|worker| &worker.version, "VERSION");
+    let head = format!(
+        "{:<name$}  {:<host$}  {:>8}  {:<version$}  {:>9}  {:>8}  {:>10}  {:>9}  {:>8}",
+        "WORKER", "HOST", "PID", "VERSION", "IN FLIGHT", "RATE", "DONE", "SEEN", "SINCE"
+    );
+    let mut lines = vec![paint(HEAD, &head)];
     for w in workers {
-        let seen = duration(Duration::from_millis(w.seen_ms_ago));
+        let seen = format!("{} ago", duration(Duration::from_millis(w.seen_ms_ago)));
+        let since = duration(Duration::from_millis(now_ms.saturating_sub(w.started)));
         lines.push(format!(
-            "{:<width$}  {:>8}  {:<8}  {:>9}  {:>6.1}/s  {:>10}  {seen} ago",
-            w.worker, w.pid, w.version, w.in_flight, w.rate, w.done
+            "{:<name$}  {:<host$}  {:>8}  {:<version$}  {:>9}  {:>6.1}/s  {:>10}  {seen:>9}  {since:>8}",
+            harmless(&w.worker),
+            harmless(&w.host),
+            w.pid,
+            harmless(&w.version),
+            w.in_flight,
+            w.rate,
+            w.done
         ));
         if !w.waiting.is_empty() {
-            lines.push(format!("{:<width$}  claims nothing: {}", "", harmless(&w.waiting)));
+            let why = format!("claims nothing: {}", harmless(&w.waiting));
+            lines.push(format!("{:<name$}  {}", "", paint(POOR, &why)));
         }
     }
     lines.join("\n")

@@ -1,7 +1,7 @@
 //! Why sources give no links, and what to do about it; and the single lines that are no links.
 
 use super::imgur::{ImgurError, source};
-use common::link::LinkError;
+use common::link::{LinkError, without_userinfo};
 use serde::Serialize;
 use std::fmt;
 
@@ -91,7 +91,9 @@ impl SourceError {
             },
             SourceError::BadSite { .. } => "write it like https://imgur.com or http://127.0.0.1:8000/web".into(),
             SourceError::NoSuchFile { path } => hint_for_no_file(path),
-            SourceError::Unreadable { hint, .. } => return hint.clone(),
+            SourceError::Unreadable { hint, .. } => hint.clone().unwrap_or_else(|| {
+                "mend it and run the same command again: links that are already in are skipped".into()
+            }),
             SourceError::NoClientId { .. } => {
                 "set IMGUR_CLIENT_ID or --client-id if you have one. Without one these work: image links, albums by link \
                  (`producer enqueue https://imgur.com/a/ID`), lists of links (`producer enqueue links.txt`), and the demo \
@@ -156,10 +158,10 @@ pub(crate) struct Rejected {
 }
 
 impl BadLine {
-    /// Clips and escapes the text, which should have been a link.
+    /// Clips and escapes the text, which should have been a link, and leaves out what may be a secret in it.
     pub(super) fn new(source: &str, line: u64, text: &str, why: String) -> BadLine {
         let rejected = Rejected { url: text.to_owned(), ..Rejected::default() };
-        BadLine { source: source.to_owned(), line, text: shown(text), why, rejected }
+        BadLine { source: source.to_owned(), line, text: shown(&without_userinfo(text)), why, rejected }
     }
 
     /// The same, with what it holds told apart.
@@ -208,6 +210,8 @@ mod tests {
         let bad = BadLine::new("urls.txt", 17, "a\tb\u{202e}c", why());
         assert_eq!(bad.to_string(), "urls.txt:17: not an http(s) URL: \"a\\u{9}b\\u{202e}c\"");
         assert_eq!(BadLine::new("imgur:hot", 0, "x", why()).to_string(), "imgur:hot: not an http(s) URL: \"x\"");
+        let secret = BadLine::new("urls.txt", 1, "http://user:geheim@[x", why());
+        assert_eq!((secret.text.as_str(), secret.rejected.url.as_str()), ("http://***@[x", "http://user:geheim@[x"));
         let long = BadLine::new("urls.txt", 1, &"é".repeat(999), why());
         assert_eq!(long.text, format!("{}…", "é".repeat(TEXT_CHARS_MAX)));
         assert_eq!(shown(&"é".repeat(TEXT_CHARS_MAX)), "é".repeat(TEXT_CHARS_MAX));

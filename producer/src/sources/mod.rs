@@ -12,7 +12,7 @@ pub(crate) use imgur::ImgurSource;
 pub(crate) use list::{ColumnNames, Format, ListOptions};
 
 use common::job::Wanted;
-use common::link::{ImgurPage, ImgurSites, Target, canonical_url, classify, without_password};
+use common::link::{ImgurPage, ImgurSites, Target, canonical_url, classify, without_userinfo};
 use common::media::MediaTypes;
 use common::queue::{ImgurCredits, Queue};
 use imgur::{Expanded, Expansion, ImgurClient};
@@ -55,11 +55,12 @@ impl Source {
             return Ok(Source::Stdin);
         }
         if let Some(rest) = text.strip_prefix("imgur:") {
-            let unknown = |why| SourceError::UnknownImgur { text: error::shown(text), why };
+            let unknown = |why| SourceError::UnknownImgur { text: error::shown(&without_userinfo(text)), why };
             return ImgurSource::parse(rest).map(Source::Imgur).map_err(unknown);
         }
         if let Some(url) = text.strip_prefix("list:") {
-            let url = canonical_url(url).map_err(|why| SourceError::BadUrl { text: error::shown(text), why })?;
+            let url = canonical_url(url)
+                .map_err(|why| SourceError::BadUrl { text: error::shown(&without_userinfo(text)), why })?;
             return Ok(Source::ListUrl(url.into()));
         }
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme.trim());
@@ -67,7 +68,7 @@ impl Source {
         if is_http || text.contains("://") {
             return match canonical_url(text) {
                 Ok(_) => Ok(Source::Url(text.trim().to_owned())),
-                Err(why) => Err(SourceError::BadUrl { text: error::shown(text), why }),
+                Err(why) => Err(SourceError::BadUrl { text: error::shown(&without_userinfo(text)), why }),
             };
         }
         Ok(Source::List(PathBuf::from(text)))
@@ -104,9 +105,9 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Source::Imgur(source) => source.fmt(f),
-            Source::Url(url) => f.write_str(&error::shown(url)),
+            Source::Url(url) => f.write_str(&error::shown(&without_userinfo(url))),
             Source::List(path) => path.display().fmt(f),
-            Source::ListUrl(url) => f.write_str(&error::shown(&without_password(url))),
+            Source::ListUrl(url) => f.write_str(&error::shown(&without_userinfo(url))),
             Source::Stdin => f.write_str("stdin"),
         }
     }
@@ -405,7 +406,7 @@ impl Sources {
 
     fn classify(&self, url: &str) -> Result<Target, SourceError> {
         classify(url, &self.options.sites, self.options.types)
-            .map_err(|why| SourceError::BadUrl { text: error::shown(url), why })
+            .map_err(|why| SourceError::BadUrl { text: error::shown(&without_userinfo(url)), why })
     }
 }
 
@@ -430,7 +431,7 @@ pub(crate) fn sites_from(api: &str, web: &str, image: &str) -> Result<ImgurSites
 }
 
 fn site(variable: &'static str, text: &str) -> Result<Url, SourceError> {
-    let bad = |why: String| SourceError::BadSite { variable, text: error::shown(text), why };
+    let bad = |why: String| SourceError::BadSite { variable, text: error::shown(&without_userinfo(text)), why };
     let mut url = canonical_url(text).map_err(|why| bad(why.to_string()))?;
     if url.query().is_some() {
         return Err(bad("it has a query".into()));

@@ -1,6 +1,9 @@
 //! What people see: numbers, times and strangers' text made readable, the progress of a wait, and the summary.
 
+pub(crate) mod advice;
 pub(crate) mod progress;
+pub(crate) mod screen;
+pub(crate) mod style;
 pub(crate) mod summary;
 
 use std::time::Duration;
@@ -40,6 +43,11 @@ pub(crate) fn harmless(text: &str) -> String {
         .collect()
 }
 
+/// [`harmless`], but for the ends of lines.
+pub(crate) fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +65,6 @@ mod tests {
     fn terminal_escapes_are_shown_not_obeyed() {
         assert_eq!(harmless("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
         assert_eq!(harmless("ä漢"), "ä漢");
+        assert_eq!(harmless_lines("a\n\u{7}b"), "a\n\\u{7}b");
     }
 }

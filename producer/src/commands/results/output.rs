@@ -1,6 +1,7 @@
 //! Where results are written, and in which form: lines for people or programs, CSV, or Parquet.
 
 use crate::cli::ResultsFormat;
+use crate::view::style::{of_outcome, paint};
 use crate::view::{bytes, harmless};
 use common::report::ResultRow;
 use parquet::basic::{Compression, ZstdLevel};
@@ -21,7 +22,12 @@ type Sink = Box<dyn Write + Send>;
 /// Takes results one by one. Nothing of a Parquet file can be read before [`Output::finish`]; the other forms are whole
 /// after each [`Output::flush`].
 pub(super) enum Output {
-    Lines { format: ResultsFormat, sink: Sink },
+    Lines {
+        format: ResultsFormat,
+        /// Colours may be in the lines: what they go to takes them out where they are not wanted.
+        coloured: bool,
+        sink: Sink,
+    },
     Csv(Box<csv::Writer<Sink>>),
     Parquet(Box<ParquetOutput>),
 }
@@ -41,11 +47,12 @@ impl Output {
                 let has_head = file.metadata()?.len() > 0;
                 (Box::new(BufWriter::new(file)), has_head)
             }
+            None if format == ResultsFormat::Table => (Box::new(BufWriter::new(anstream::stdout())), false),
             None => (Box::new(BufWriter::new(io::stdout())), false),
         };
         let mut output = match format {
             ResultsFormat::Csv => Output::Csv(Box::new(csv::WriterBuilder::new().has_headers(false).from_writer(sink))),
-            _ => Output::Lines { format, sink },
+            _ => Output::Lines { format, coloured: path.is_none(), sink },
         };
         if !has_head {
             output.write_head()?;
@@ -55,7 +62,7 @@ impl Output {
 
     fn write_head(&mut self) -> io::Result<()> {
         match self {
-            Output::Lines { format: ResultsFormat::Table, sink } => {
+            Output::Lines { format: ResultsFormat::Table, sink, .. } => {
                 writeln!(sink, "{:<8}  {:<15}  {:>9}  {:>6}  {:<5}  WHAT", "OUTCOME", "REASON", "BYTES", "MS", "TYPE")
             }
             Output::Csv(csv) => Ok(csv.write_record(COLUMNS.iter().map(|column| column.name))?),
@@ -67,7 +74,7 @@ impl Output {
     /// Those of the file system, or of a closed pipe.
     pub(super) fn write(&mut self, row: &ResultRow) -> io::Result<()> {
         match self {
-            Output::Lines { format, sink } => writeln!(sink, "{}", line(row, *format)),
+            Output::Lines { format, coloured, sink } => writeln!(sink, "{}", line(row, *format, *coloured)),
             Output::Csv(csv) => Ok(csv.write_record(COLUMNS.iter().map(|column| match (column.get)(row) {
                 Cell::Text(text) => text.to_owned(),
                 Cell::Number(number) => number.map_or_else(String::new, |number| number.to_string()),
@@ -101,12 +108,13 @@ impl Output {
     }
 }
 
-fn line(row: &ResultRow, format: ResultsFormat) -> String {
+fn line(row: &ResultRow, format: ResultsFormat, coloured: bool) -> String {
+    let outcome = format!("{:<8}", harmless(&row.outcome));
     match format {
         ResultsFormat::Urls => harmless(&row.url),
         ResultsFormat::Table => format!(
-            "{:<8}  {:<15}  {:>9}  {:>6}  {:<5}  {}",
-            harmless(&row.outcome),
+            "{}  {:<15}  {:>9}  {:>6}  {:<5}  {}",
+            if coloured { paint(of_outcome(&row.outcome), &outcome) } else { outcome },
             harmless(&row.reason),
             row.bytes.map_or_else(String::new, bytes),
             row.ms.map_or_else(String::new, |ms| ms.to_string()),

@@ -30,7 +30,12 @@ pub(super) async fn run(queue_args: &QueueArgs, args: RunArgs) -> Result<Ended, 
     if let Some(redis) = redis {
         redis.stop().await;
     }
-    if !matches!(result, Err(_) | Ok(Ended::CouldNot)) {
+    let has_pictures = match &result {
+        Ok(ended) => *ended != Ended::CouldNot,
+        // `--timeout` passed.
+        Err(error) => error.exit_code() == 4,
+    };
+    if has_pictures {
         eprintln!("pictures are in {}", args.storage.display());
     }
     result

@@ -60,6 +60,8 @@ impl WorkerProcesses {
                 ("IMGQ_USER_AGENT", args.source.user_agent.clone().into()),
                 // Nobody reads results during a run: a bound would stop it for ever. Empty counts as unset.
                 ("IMGQ_RESULTS_MAX", "".into()),
+                // Into files, whose last lines are shown when a worker cannot run.
+                ("IMGQ_LOG_FORMAT", "text".into()),
             ],
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -4,7 +4,7 @@
 
 use super::error::ListError;
 use super::format::{Format, of_content_type};
-use common::link::without_password;
+use common::link::without_userinfo;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Read};
@@ -56,7 +56,7 @@ impl Download {
             let place = |url: &url::Url| (url.host_str().map(str::to_owned), url.port(), url.path().to_owned());
             let is_elsewhere = url::Url::parse(url).is_ok_and(|url| place(&url) != place(response.url()));
             let from = if is_elsewhere {
-                format!(" from {}", without_password(response.url().as_str()))
+                format!(" from {}", without_userinfo(response.url().as_str()))
             } else {
                 String::new()
             };

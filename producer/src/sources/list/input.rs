@@ -9,7 +9,7 @@ use super::intake::{Flushing, Intake};
 use super::share::{Counted, ReadShare};
 use super::table::Separator;
 use super::{json, parquet, table, text};
-use common::link::without_password;
+use common::link::without_userinfo;
 use encoding_rs_io::DecodeReaderBytesBuilder;
 use std::fs::File;
 use std::io::{self, Read};
@@ -54,7 +54,7 @@ impl Input {
         match self {
             Input::File(path) => path.display().to_string(),
             Input::Stdin => "stdin".to_owned(),
-            Input::Url { url, .. } => without_password(url).into_owned(),
+            Input::Url { url, .. } => without_userinfo(url).into_owned(),
         }
     }
 

@@ -165,7 +165,12 @@ fn ended(name: &str, error: ListError) -> SourceError {
 
 /// The error for a list that cannot be read.
 pub(super) fn unreadable(name: impl AsRef<Path>, error: &io::Error) -> SourceError {
-    SourceError::Unreadable { path: name.as_ref().display().to_string(), why: error.to_string(), hint: None }
+    let hint = match error.kind() {
+        io::ErrorKind::IsADirectory => Some("name the lists in it, as in FOLDER/*.txt".to_owned()),
+        io::ErrorKind::PermissionDenied => Some("make it readable for this user".to_owned()),
+        _ => None,
+    };
+    SourceError::Unreadable { path: name.as_ref().display().to_string(), why: error.to_string(), hint }
 }
 
 #[cfg(test)]

@@ -51,7 +51,10 @@ fn open(file: File, wanted: &ColumnNames) -> Result<(SerializedFileReader<File>,
 }
 
 fn unreadable(error: &ParquetError) -> ListError {
-    ListError::new(format!("not a Parquet file that can be read: {error}"))
+    ListError::with_hint(
+        format!("not a Parquet file that can be read: {error}"),
+        "say with --list-format what it is; if it is one, get it again: its end tells what is in it",
+    )
 }
 
 fn choose(schema: &SchemaDescriptor, wanted: &ColumnNames) -> Result<Chosen, ListError> {

@@ -1,0 +1,84 @@
+//! What `--help` says of each command: as it was reviewed, on one screen, with an example. Completions know the same commands.
+
+use harness::programs::finish;
+use harness::{Producer, RawQueue, Worker};
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+/// Lines of a screen that is 100 wide.
+const SCREEN_LINES: usize = 50;
+/// A worker has settings only, and all of them are told there.
+const WORKER_LINES: usize = 60;
+
+fn help(mut command: Command) -> String {
+    command.env("COLUMNS", "100");
+    let shown = finish(command, b"", SOON);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""), "{shown:?}");
+    shown.stdout
+}
+
+/// The commands that a help text lists.
+fn commands_in(help: &str) -> Vec<String> {
+    let listed = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap());
+    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// Every command and what is below it, as words.
+fn all_commands() -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    let mut left = vec![Vec::new()];
+    while let Some(command) = left.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let text = help(Producer::alone(&words));
+        left.extend(commands_in(&text).into_iter().map(|name| [&command[..], &[name]].concat()));
+        found.push((command, text));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_help_fits_a_screen_and_has_an_example() {
+    let all = all_commands();
+    assert!(all.len() >= 18, "{} commands", all.len());
+    for (command, text) in &all {
+        let name = std::iter::once("producer").chain(command.iter().map(String::as_str)).collect::<Vec<_>>().join("_");
+        assert!(text.lines().count() <= SCREEN_LINES, "{name} has {} lines:\n{text}", text.lines().count());
+        assert!(text.contains("Example"), "{name} has no example:\n{text}");
+        insta::assert_snapshot!(name, text);
+    }
+    let text = help(Worker::alone(&["--help"]));
+    assert!(text.lines().count() <= WORKER_LINES && text.contains("Example"), "{}:\n{text}", text.lines().count());
+    insta::assert_snapshot!("worker", text);
+}
+
+#[test]
+fn a_secret_in_the_environment_is_not_in_the_help() {
+    let mut command = Producer::alone(&["enqueue", "--help"]);
+    command.env("REDIS_URL", "redis://:hunter2@h").env("IMGUR_CLIENT_ID", "hunter2");
+    assert!(!help(command).contains("hunter2"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    let queue = RawQueue::shared();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Producer::run(&queue, &["completions", shell]);
+        assert_eq!((script.code, script.stderr.as_str()), (0, ""), "{script:?}");
+        for name in commands_in(&help(Producer::alone(&["--help"]))) {
+            assert!(script.stdout.contains(&name), "{shell} does not know {name}");
+        }
+        assert!(script.stdout.contains("--dry-run") || script.stdout.contains("-l dry-run"), "{shell} knows no flags");
+    }
+    let unknown = Producer::run(&queue, &["completions", "csh"]);
+    assert!(unknown.code == 2 && unknown.stderr.contains("fish"), "{unknown:?}");
+    // A shell reads its script without complaint, where it is there.
+    let script = Producer::run(&queue, &["completions", "bash"]).stdout;
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-s"]);
+    let input = format!("{script}\ncomplete -p producer\n");
+    let read = finish(bash, input.as_bytes(), SOON);
+    assert!(read.code == 0 && read.stdout.contains("producer") && read.stderr.is_empty(), "{read:?}");
+}
