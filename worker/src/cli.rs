@@ -3,6 +3,7 @@
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use common::host::HostRate;
+use common::listen::ListenAddress;
 use common::media::MediaTypes;
 use common::retry::RetryPolicy;
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 use crate::content::Verify;
 use crate::inspect::{Dimensions, parse_dimensions};
-use crate::metrics::server::MetricsAddress;
 use crate::storage::SyncPolicy;
 use crate::storage::layout::Layout;
 
@@ -130,7 +130,7 @@ struct ProcessArgs {
     grace: Duration,
     /// Serve /metrics, /readyz and /healthz, as in :9100  [default: off]
     #[arg(long, env = "IMGQ_METRICS", value_name = "ADDR")]
-    metrics: Option<MetricsAddress>,
+    metrics: Option<ListenAddress>,
     /// Stop, as on SIGTERM, when standard input closes: whoever started this worker is gone
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -179,7 +179,7 @@ pub(crate) struct Config {
     pub(crate) placeholders: Option<PathBuf>,
     pub(crate) respect_robots: bool,
     pub(crate) grace: Duration,
-    pub(crate) metrics: Option<MetricsAddress>,
+    pub(crate) metrics: Option<ListenAddress>,
     pub(crate) exit_with_stdin: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::dispatcher::{Dispatcher, End, Hands, Limits};
 use crate::fetch::Fetcher;
 use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
 use crate::ledger::Ledger;
-use crate::metrics::server::{MetricsAddress, MetricsServer};
+use crate::metrics::server::MetricsServer;
 use crate::metrics::{Metrics, Watched};
 use crate::placeholders::Placeholders;
 use crate::processor::Processor;
@@ -20,6 +20,7 @@ use crate::storage::Storage;
 use crate::storage_watch;
 use anyhow::Context;
 use common::error::QueueError;
+use common::listen::ListenAddress;
 use common::queue::{Queue, WorkerName};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -136,10 +137,10 @@ fn content_of(config: &Config) -> Result<Content, Unusable> {
     })
 }
 
-fn listen_for_metrics(address: &MetricsAddress) -> Result<std::net::TcpListener, Unusable> {
+fn listen_for_metrics(address: &ListenAddress) -> Result<std::net::TcpListener, Unusable> {
     address.bind().map_err(|error| Unusable {
         what: format!("cannot serve metrics at {address}: {error}"),
-        hint: MetricsAddress::hint(&error).to_owned(),
+        hint: ListenAddress::hint(&error, "--metrics or IMGQ_METRICS"),
     })
 }
 

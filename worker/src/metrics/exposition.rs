@@ -1,13 +1,13 @@
 //! The names of all numbers, what they mean, and the two forms of text that they are told in.
 //!
-//! The library writes OpenMetrics. The older form, which everything reads that is no recent Prometheus, differs in the
-//! header lines only, and is made of the first.
+//! The library writes OpenMetrics; `common/src/exposition` makes the older form of it.
 
 use super::health::Watched;
 use super::instruments::{Counter, Histogram};
 use super::process::ProcessFacts;
 use super::{CLASSES, Metrics, Operation, Phase, STATUSES};
 use crate::storage::health::Condition;
+use common::exposition::in_the_older_form;
 use common::outcome::{Failure, Rejection};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, text};
@@ -16,10 +16,6 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-
-/// The media types of the two forms.
-pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Nanoseconds in a second.
 const NANOS: f64 = 1e9;
@@ -48,29 +44,6 @@ impl Exposition {
         text::encode_registry(&mut page, &self.0)?;
         Ok(in_the_older_form(&page))
     }
-}
-
-/// In the older form a counter is called in its header as its samples are, an `info` is a gauge, and a unit is not told
-/// apart (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
-fn in_the_older_form(openmetrics: &str) -> String {
-    let mut page = String::with_capacity(openmetrics.len());
-    let mut help = "";
-    for line in openmetrics.lines() {
-        if let Some(named) = line.strip_prefix("# HELP ") {
-            help = named;
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
-            let text = help.strip_prefix(name).unwrap_or_default();
-            let (suffix, kind) = match kind {
-                "counter" => ("_total", kind),
-                "info" => ("_info", "gauge"),
-                _ => ("", kind),
-            };
-            page.extend(["# HELP ", name, suffix, text, "\n# TYPE ", name, suffix, " ", kind, "\n"]);
-        } else if !line.starts_with('#') {
-            page.extend([line, "\n"]);
-        }
-    }
-    page
 }
 
 #[derive(Debug)]
