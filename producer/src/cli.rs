@@ -4,6 +4,7 @@ use crate::sources::{Format, Pages};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
+use common::listen::ListenAddress;
 use common::media::MediaTypes;
 use common::outcome::{Failure, Outcome, Rejection};
 use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
@@ -67,6 +68,11 @@ pub(crate) enum Command {
     /// Show what is left of Imgur's budgets, of this address and of the client id
     #[command(after_help = "Example:\n  IMGUR_CLIENT_ID=0123456789abcde producer imgur-credits")]
     ImgurCredits(ImgurCreditsArgs),
+    /// Show the queue in a browser, and its numbers to Prometheus
+    #[command(
+        after_help = "Examples:\n  producer dashboard\n  IMGQ_DASHBOARD_TOKEN=$(openssl rand -hex 24) producer dashboard --listen :8080"
+    )]
+    Dashboard(DashboardArgs),
     /// Let no worker claim anything until `resume`
     #[command(after_help = "Example:\n  producer pause")]
     Pause,
@@ -324,6 +330,19 @@ pub(crate) struct PurgeArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    /// Where, as in 127.0.0.1:8080 or :8080 for every address (needs a token); port 0 takes a free one
+    #[arg(long, env = "IMGQ_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: ListenAddress,
+    /// The secret that people log in with, and that Prometheus sends; best through the variable
+    #[arg(long, env = "IMGQ_DASHBOARD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// The folder with the pictures, for thumbnails
+    #[arg(long, env = "IMGQ_STORAGE", value_name = "DIR", default_value = "./images", value_parser = parse_storage)]
+    pub(crate) storage: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod dashboard;
 mod sources;
 mod view;
 

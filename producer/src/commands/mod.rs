@@ -2,6 +2,7 @@
 
 mod batches;
 mod completions;
+mod dashboard;
 mod dead;
 mod enqueue;
 mod forget;
@@ -154,6 +155,7 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
         Command::Batches(args) => batches::batches(&open(&queue).await?, &args).await,
         Command::Purge(args) => purge::purge(&open(&queue).await?, &args).await,
+        Command::Dashboard(args) => dashboard::dashboard(&queue, args).await,
         Command::Pause => pause::set_paused(&open(&queue).await?, true).await,
         Command::Resume => pause::set_paused(&open(&queue).await?, false).await,
         Command::Completions { shell } => completions::completions(shell),
