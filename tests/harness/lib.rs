@@ -4,6 +4,7 @@
 //! Nothing here knows how imgq works inside: tests speak the contract, through raw Redis and the two programs.
 
 pub mod chaos;
+pub mod dashboard;
 pub mod fault_proxy;
 pub mod files;
 pub mod imgur;
@@ -18,6 +19,7 @@ pub mod tls;
 pub mod tunnel;
 pub mod wait;
 
+pub use dashboard::Dashboard;
 pub use fault_proxy::FaultProxy;
 pub use origin::Origin;
 pub use programs::{Producer, Worker};

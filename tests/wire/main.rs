@@ -6,6 +6,8 @@
 
 mod content;
 mod crashes;
+mod dashboard;
+mod dashboard_guard;
 mod durable;
 mod enqueueing;
 mod errors;

@@ -59,9 +59,10 @@ fn only_the_fetchers_name_an_http_client() {
     for client in ["hyper_rustls", "rustls"] {
         only_in(&folders, client, &["worker/src/fetch/"]);
     }
-    // The other end of the same library answers scrapes.
+    // The other end of the same library answers scrapes, and browsers.
     for both in ["hyper", "hyper_util"] {
-        only_in(&folders, both, &["worker/src/fetch/", "worker/src/metrics/server.rs"]);
+        let servers = ["worker/src/fetch/", "worker/src/metrics/server.rs", "producer/src/dashboard/server.rs"];
+        only_in(&folders, both, &servers);
     }
 }
 
@@ -75,7 +76,7 @@ fn producer_and_worker_never_meet() {
 
 #[test]
 fn pure_modules_do_no_io_and_know_no_clock() {
-    let pure = ["link", "host", "media", "job", "outcome", "report", "retry", "keys"]
+    let pure = ["link", "host", "media", "job", "outcome", "report", "retry", "keys", "exposition"]
         .map(|name| format!("common/src/{name}.rs"));
     let worker = ["address_guard", "attempt", "inspect", "placeholders", "robots", "storage/layout"]
         .map(|name| format!("worker/src/{name}.rs"));
