@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the tests need, and runs them all: format, lints, whether the fuzz targets compile, the compose file where a Docker engine answers, the tests that
-# need namespaces where these are allowed, unit tests, the chaos suite for two minutes, then the end-to-end tests. The last lines
-# are cargo's own.
+# need namespaces where these are allowed, those in a browser, unit tests, alerts and Grafana's queries against a live Prometheus, the chaos
+# suite for two minutes, then the end-to-end tests. The last lines are cargo's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; }
@@ -13,7 +13,7 @@ command -v redis-server || command -v valkey-server
 step "format"
 cargo fmt --all -- --check
 step "lints"
-cargo clippy --workspace --all-targets --features tests/machines --locked -- -D warnings
+cargo clippy --workspace --all-targets --features tests/machines,tests/browser --locked -- -D warnings
 
 not_run=()
 step "fuzz targets"
@@ -39,9 +39,25 @@ else
   not_run+=("scripts/machines-test.sh (hosts, mounts and clocks of their own): $(scripts/machines-test.sh --why-not)")
 fi
 
+step "browser"
+if scripts/browser-test.sh --can-run; then
+  scripts/browser-test.sh
+else
+  not_run+=("scripts/browser-test.sh (the dashboard in Chromium): $(scripts/browser-test.sh --why-not)")
+fi
+
 step "tests"
 cargo build --workspace --all-targets --locked
 cargo test --workspace --locked --lib --bins
+
+step "observability"
+if scripts/observability-test.sh --can-run; then
+  IMGQ_PROGRAMS="${CARGO_TARGET_DIR:-target}/debug" scripts/observability-test.sh
+  left_out=$(scripts/observability-test.sh --left-out)
+  [ -z "$left_out" ] || not_run+=("of scripts/observability-test.sh: $left_out")
+else
+  not_run+=("scripts/observability-test.sh (alerts and Grafana's queries): $(scripts/observability-test.sh --why-not)")
+fi
 
 step "chaos"
 # Always the same schedule, so that a failure is a change's doing; scripts/chaos.sh alone draws a new one each time.
