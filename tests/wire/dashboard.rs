@@ -2,6 +2,7 @@
 
 use harness::scrape::{Form, Scrape};
 use harness::{Dashboard, Origin, Producer, RawQueue, Redis, Worker, until};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -324,6 +325,15 @@ fn metrics_are_those_of_the_status() {
         assert_eq!(value(metric, &[]), expected, "{metric}");
     }
     assert!(value("imgq_queue_oldest_job_age_seconds", &[]) >= 0.0);
+    // The docs name all of them and no other, without the label that each has.
+    let without_queue = |name: &str| scrape.labels(name).into_iter().filter(|label| label != "queue").collect();
+    let served: BTreeMap<String, (String, BTreeSet<String>)> = scrape
+        .families
+        .iter()
+        .map(|(name, family)| (name.clone(), (family.kind.clone(), without_queue(name))))
+        .collect();
+    let documented = crate::metrics::table().into_iter().filter(|(name, _)| name.starts_with("imgq_queue_")).collect();
+    assert_eq!(served, documented);
     checked_by_promtool(&older.text());
 }
 
@@ -354,8 +364,9 @@ fn without_redis_it_says_so_and_comes_back() {
     let ready = dashboard.get("/readyz").text();
     assert!(ready.contains("no answer from Redis"), "{ready}");
     assert_eq!(dashboard.get("/healthz").status, 200);
-    let page = dashboard.get("/");
-    assert!(page.status == 503 && page.text().contains("no answer from Redis"), "{page:?}");
+    // A page may show for a moment what was seen just before.
+    let page = until("a page says so", SOON, || Some(dashboard.get("/")).filter(|page| page.status == 503));
+    assert!(page.text().contains("no answer from Redis"), "{page:?}");
     let metrics = dashboard.get("/metrics");
     let scrape = Scrape::read(&metrics.text(), Form::Prometheus);
     assert!(metrics.status == 200 && scrape.families.len() == 1 && scrape.sum("imgq_queue_up") == 0.0, "{metrics:?}");

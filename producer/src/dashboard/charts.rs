@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn the_top_of_a_scale_is_round() {
-        for (value, top) in [(0.05, 0.1), (1.0, 1.0), (3.1, 4.0), (41.0, 60.0), (40.0, 40.0), (999.0, 1000.0)] {
+        for (value, top) in
+            [(0.05, 0.06), (0.081, 0.1), (1.0, 1.0), (3.1, 4.0), (41.0, 60.0), (40.0, 40.0), (999.0, 1000.0)]
+        {
             assert!((round_up(value) - top).abs() < 1e-9, "{value}: {}", round_up(value));
         }
     }
