@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use common::link::{ImgurSites, Target, canonical_url, classify, without_password};
+use common::link::{ImgurSites, Target, canonical_url, classify, for_logs, without_userinfo};
 use common::media::{MediaType, MediaTypes};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
@@ -15,13 +15,14 @@ static SITES: LazyLock<[ImgurSites; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|text: &str| {
-    let _ = without_password(text);
+    let _ = for_logs(text);
+    let _ = without_userinfo(text);
     if let Ok(url) = canonical_url(text) {
         assert_eq!(canonical_url(url.as_str()).as_ref(), Ok(&url));
         assert_eq!(url.fragment(), None);
-        // What is shown of a link has all of it but the password.
-        if url.password().is_none() {
-            assert_eq!(without_password(url.as_str()), url.as_str());
+        // What is shown of a link has all of it but the user's name and password.
+        if url.username().is_empty() && url.password().is_none() {
+            assert_eq!(without_userinfo(url.as_str()), url.as_str());
         }
     }
     for sites in &*SITES {
