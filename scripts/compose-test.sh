@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the compose file for real: four workers do a batch of 200 links of the simulator, one of them is killed on the way,
-# and the results have to agree. Takes everything down again.
+# and the results have to agree. Then the dashboard looks at them, behind its token. Takes everything down again.
 #   --can-run: ends with 0 if this machine can run it   --why-not: says why it cannot
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,8 +25,9 @@ esac
 export COMPOSE_PROJECT_NAME="imgqtest$$" IMGQ_CONCURRENCY=8 IMGQ_DEMO_LATENCY=800ms
 # A subnet of its own, beside that of a compose project which may be running.
 export IMGQ_SUBNET="10.213.$((80 + $$ % 100))"
+export IMGQ_DASHBOARD_PORT=$((20000 + $$ % 10000)) IMGQ_DASHBOARD_TOKEN="only-for-this-test-$RANDOM$RANDOM"
 dc() { "${compose[@]}" "$@"; }
-down() { dc --profile demo down --volumes --timeout 45 >/dev/null 2>&1 || true; }
+down() { dc --profile demo --profile observability down --volumes --timeout 45 >/dev/null 2>&1 || true; }
 trap down EXIT
 fail() { echo "FAILED: $*" >&2; dc --profile demo logs --tail 20 >&2 || true; exit 1; }
 redis() { dc exec -T redis redis-cli "$@"; }
@@ -76,6 +77,20 @@ rm -f "/tmp/$COMPOSE_PROJECT_NAME".*
 docker exec "$worker" sh -c 'id -u; touch /x 2>/dev/null && echo writable || echo read-only' | tr '\n' ' ' | grep -q '10001 read-only' ||
   fail "the worker runs as root or on a writable root"
 echo "-- $jobs jobs, $jobs results, $stored files, which agree with them"
+
+# What the dashboard answers to a path and further header lines.
+ask_dashboard() {
+  exec 3<>"/dev/tcp/127.0.0.1/$IMGQ_DASHBOARD_PORT" || return 1
+  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%b\r\n' "$1" "${2:-}" >&3
+  cat <&3
+  exec 3>&-
+}
+dc --profile observability up -d dashboard
+for _ in $(seq 100); do [[ $(ask_dashboard /readyz 2>/dev/null) == *" 200 OK"* ]] && break; sleep 0.2; done
+[[ $(ask_dashboard /metrics) == "HTTP/1.1 401"* ]] || fail "the dashboard tells its numbers without a token"
+metrics=$(ask_dashboard /metrics "Authorization: Bearer $IMGQ_DASHBOARD_TOKEN\r\n")
+grep -q "^imgq_queue_results_kept{queue=\"default\"} $jobs" <<<"$metrics" || fail "the dashboard does not count $jobs results: $metrics"
+echo "-- the dashboard counts $jobs results, and only for those who have its token"
 down
 trap - EXIT
 [ -z "$(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" ] || fail "containers are left"
