@@ -61,11 +61,6 @@ const HOSTS_EVERY: Duration = Duration::from_millis(100);
 const ROTATED_WAIT: Duration = Duration::from_millis(50);
 /// A push wakes every waiting worker; the claims of a large fleet are spread a little.
 const WAKE_JITTER_US: u64 = 2000;
-/// For so long a worker remembers by itself that a host refuses: until Redis knows, its claims go on bringing jobs of that host. It is
-/// a few milliseconds, more where Redis is busy.
-const REFUSAL_REMEMBERED: Duration = Duration::from_secs(1);
-/// Of so many hosts at once.
-const REFUSALS_MAX: usize = 1000;
 /// The longest that a host which does not answer is left alone before it is tried again.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -118,8 +113,6 @@ pub(crate) struct Dispatcher {
     look_ups: FuturesUnordered<LookUp>,
     looking: usize,
     gate: HostGate<Claimed>,
-    /// Hosts that refused a moment ago, and until when that is remembered.
-    refusing: HashMap<Arc<str>, Instant>,
     tasks: JoinSet<Processed>,
     running: HashMap<Id, Running>,
     /// Of those that run, how many are still being downloaded. The others hold no slot: while the storage takes an object
@@ -191,7 +184,6 @@ impl Dispatcher {
             look_ups: FuturesUnordered::new(),
             looking: 0,
             gate: HostGate::new(hands.limits.host_concurrency),
-            refusing: HashMap::new(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
             downloading: 0,
@@ -401,22 +393,8 @@ impl Dispatcher {
                 self.settle(job.field, self.hands.processor.exists(prepared, object));
                 continue;
             }
-            if !matches!(job.start, Start::Probe(_)) && self.refuses(&host) {
-                self.settle(job.field, prepared.held());
-                continue;
-            }
             self.gate.push(&host, Claimed { job, prepared: prepared.looked_up(), not_before }, not_before);
         }
-    }
-
-    /// Whether a host refused a moment ago.
-    fn refuses(&mut self, host: &Arc<str>) -> bool {
-        let Some(until) = self.refusing.get(host) else { return false };
-        let still = *until > Instant::now();
-        if !still {
-            self.refusing.remove(host);
-        }
-        still
     }
 
     /// Starts what may start, as long as there are slots.
@@ -518,14 +496,6 @@ impl Dispatcher {
                 }
             }
             Learnt::Refuses(reason, server_wait) => {
-                let now = Instant::now();
-                if self.refusing.len() >= REFUSALS_MAX {
-                    self.refusing.retain(|_, until| *until > now);
-                }
-                if self.refusing.len() < REFUSALS_MAX {
-                    let remembered = server_wait.unwrap_or(first).min(REFUSAL_REMEMBERED);
-                    self.refusing.insert(Arc::clone(host), now + remembered);
-                }
                 self.tell(HostNews::Refused { host: name, reason, server_wait, first, longest: DELAY_MAX });
                 self.hold_all(host);
             }
