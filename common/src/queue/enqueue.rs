@@ -20,7 +20,7 @@ pub struct Chunk {
     pub jobs: Vec<Job>,
     /// Whether a link that the queue has seen is left out.
     pub dedup: bool,
-    /// Whether the jobs have to be queued in this order. Where they do not, dedup costs a third, see [`Queue::order_for_dedup`].
+    /// Whether the jobs have to be queued in this order. Where they need not, dedup costs less, see [`Queue::order_for_dedup`].
     pub keeps_order: bool,
 }
 
