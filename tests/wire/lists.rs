@@ -345,7 +345,10 @@ fn a_list_at_a_url() {
         "l.csv.gz?secret=1" => ok("", &zipped),
         "told" => ok("Content-Type: text/csv; charset=utf-8\r\n", &csv),
         "l.parquet" => ok("", &table),
-        "moved" => vec![Act::Send(b"HTTP/1.1 302 Found\r\nLocation: /told\r\nContent-Length: 0\r\n\r\n".to_vec())],
+        // The connection ends with the script; who was not told would send the next request on it.
+        "moved" => vec![Act::Send(
+            b"HTTP/1.1 302 Found\r\nLocation: /told\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        )],
         "short.csv" => vec![
             Act::Send(
                 format!("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{}", String::from_utf8_lossy(&csv)).into(),
