@@ -9,6 +9,14 @@ use std::borrow::Cow;
 use std::fmt;
 use url::Url;
 
+/// The longest link, in bytes, as it is written and in its canonical form: twice what the widest-used servers take (nginx and
+/// Apache answer 414 beyond 8 KiB).
+pub const URL_BYTES_MAX: usize = 16 << 10;
+/// The longest name of a host, in bytes (RFC 1035, section 2.3.4), without the dot that may end it.
+pub const HOST_BYTES_MAX: usize = 253;
+/// The longest user name and password, in bytes, with the colon between them.
+pub const USERINFO_BYTES_MAX: usize = 4096;
+
 /// Where Imgur is: its API, its pages and its image host. Other places stand in for it in tests and demos.
 #[derive(Debug, Clone)]
 pub struct ImgurSites {
@@ -64,6 +72,12 @@ pub enum LinkError {
     NotHttp,
     /// Looks like a URL, but is malformed, in the parser's words.
     Malformed(String),
+    /// Longer than [`URL_BYTES_MAX`].
+    TooLong,
+    /// The host's name is longer than [`HOST_BYTES_MAX`].
+    HostTooLong,
+    /// User name and password are longer than [`USERINFO_BYTES_MAX`].
+    UserinfoTooLong,
     /// A page of Imgur that holds no images imgq knows how to find.
     UnknownImgurPage,
     /// An Imgur video, and no wanted type can stand for it.
@@ -75,6 +89,11 @@ impl fmt::Display for LinkError {
         match self {
             LinkError::NotHttp => f.write_str("not an http(s) URL"),
             LinkError::Malformed(why) => write!(f, "not a well-formed URL ({why})"),
+            LinkError::TooLong => write!(f, "longer than {} KiB", URL_BYTES_MAX >> 10),
+            LinkError::HostTooLong => write!(f, "its host's name is longer than {HOST_BYTES_MAX} bytes"),
+            LinkError::UserinfoTooLong => {
+                write!(f, "its user name and password are longer than {} KiB", USERINFO_BYTES_MAX >> 10)
+            }
             LinkError::UnknownImgurPage => {
                 f.write_str("an Imgur page that is no image, album, gallery, user, tag or subreddit")
             }
@@ -83,12 +102,17 @@ impl fmt::Display for LinkError {
     }
 }
 
-/// The URL standard's form of `text`, without fragment.
+/// The URL standard's form of `text`, without fragment. Bounded: what a stranger writes here goes into keys and fields of Redis,
+/// and through its scripts.
 ///
 /// # Errors
-/// [`LinkError::NotHttp`] or [`LinkError::Malformed`].
+/// [`LinkError::NotHttp`], [`LinkError::Malformed`], or what is too long.
 pub fn canonical_url(text: &str) -> Result<Url, LinkError> {
     let text = text.trim();
+    // Before anything looks at it: parsing costs time by its length.
+    if text.len() > URL_BYTES_MAX {
+        return Err(LinkError::TooLong);
+    }
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return Err(LinkError::NotHttp);
@@ -99,7 +123,28 @@ pub fn canonical_url(text: &str) -> Result<Url, LinkError> {
     }
     let mut url = Url::parse(text).map_err(|error| LinkError::Malformed(error.to_string()))?;
     url.set_fragment(None);
+    in_bounds(&url)?;
     Ok(url)
+}
+
+/// Whether a link that was parsed is short enough, as a whole and in its parts.
+///
+/// # Errors
+/// [`LinkError::TooLong`], [`LinkError::HostTooLong`] or [`LinkError::UserinfoTooLong`].
+pub fn in_bounds(url: &Url) -> Result<(), LinkError> {
+    let host = url.host_str().unwrap_or_default();
+    if host.strip_suffix('.').unwrap_or(host).len() > HOST_BYTES_MAX {
+        return Err(LinkError::HostTooLong);
+    }
+    let userinfo_bytes = url.username().len() + url.password().map_or(0, |password| 1 + password.len());
+    if userinfo_bytes > USERINFO_BYTES_MAX {
+        return Err(LinkError::UserinfoTooLong);
+    }
+    // Percent-encoding may have made it three times as long.
+    if url.as_str().len() > URL_BYTES_MAX {
+        return Err(LinkError::TooLong);
+    }
+    Ok(())
 }
 
 /// A link as it may be shown to whoever gave it: without user name and password, whether it is well-formed or not. A user name
@@ -342,6 +387,32 @@ mod tests {
         }
         for text in ["http://", "https://[::1", "http:x/a", "http://a b/", "http://x:99999/"] {
             assert!(matches!(read(text), Err(LinkError::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_says_so() {
+        let path = |bytes: usize| format!("https://x.org/{}", "a".repeat(bytes - "https://x.org/".len()));
+        let host = |bytes: usize| format!("https://{}/", "a".repeat(bytes));
+        let user = |bytes: usize| format!("https://{}@x.org/", "a".repeat(bytes));
+        let both = |bytes: usize| format!("https://{}:b@x.org/", "a".repeat(bytes - 2));
+        for longest in [path(URL_BYTES_MAX), host(253), user(USERINFO_BYTES_MAX), both(USERINFO_BYTES_MAX)] {
+            assert!(canonical_url(&longest).is_ok(), "{} bytes", longest.len());
+        }
+        assert!(
+            canonical_url(&format!("https://{}./", "a".repeat(253))).is_ok(),
+            "the root's dot is no part of the name"
+        );
+        for (text, why) in [
+            (path(URL_BYTES_MAX + 1), LinkError::TooLong),
+            // As it is written, and in its canonical form.
+            (path(URL_BYTES_MAX) + "#a", LinkError::TooLong),
+            (format!("https://x.org/{}", "é".repeat(URL_BYTES_MAX / 4)), LinkError::TooLong),
+            (host(254), LinkError::HostTooLong),
+            (user(USERINFO_BYTES_MAX + 1), LinkError::UserinfoTooLong),
+            (both(USERINFO_BYTES_MAX + 1), LinkError::UserinfoTooLong),
+        ] {
+            assert_eq!(canonical_url(&text), Err(why), "{} bytes", text.len());
         }
     }
 

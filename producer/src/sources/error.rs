@@ -87,6 +87,9 @@ impl SourceError {
                      (/user/NAME), a tag (/t/TAG) or a subreddit (/r/SUB)"
                         .into()
                 }
+                LinkError::TooLong | LinkError::HostTooLong | LinkError::UserinfoTooLong => {
+                    "look whether it is one link, and whole: no server takes a longer one".into()
+                }
                 LinkError::UnwantedType => "add gif or mp4 to --types".into(),
             },
             SourceError::BadSite { .. } => "write it like https://imgur.com or http://127.0.0.1:8000/web".into(),

@@ -11,6 +11,9 @@ use common::media::{MediaType, MediaTypes};
 use percent_encoding::percent_decode_str;
 use std::collections::VecDeque;
 
+/// Ids have 5 or 7 letters and digits today.
+const ID_BYTES_MAX: usize = 32;
+
 /// Where the images are found.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
@@ -231,7 +234,9 @@ fn is_album(item: &Item) -> bool {
 fn link_of(item: &Item, sites: &ImgurSites, types: MediaTypes) -> Option<String> {
     let extension = chosen_extension(item, types)?;
     match item.id.as_deref() {
-        Some(id) if id.bytes().all(|b| b.is_ascii_alphanumeric()) => Some(imgur_image_link(sites, id, extension)),
+        Some(id) if id.len() <= ID_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            Some(imgur_image_link(sites, id, extension))
+        }
         _ => match classify(item.link.as_deref()?, sites, types) {
             Ok(Target::File(link)) => Some(link),
             Ok(Target::Page(_)) | Err(_) => None,

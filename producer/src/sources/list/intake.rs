@@ -3,13 +3,13 @@
 use super::Entry;
 use crate::sources::error::{BadLine, Rejected};
 use common::job::{Wanted, read_sha256};
-use common::link::{ImgurSites, Target, classify};
+use common::link::{ImgurSites, Target, URL_BYTES_MAX, classify};
 use common::media::MediaTypes;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 
-/// The longest link, in bytes. Servers take no URL of a quarter of this.
-pub(super) const LINK_BYTES_MAX: usize = 64 << 10;
+/// The longest link, in bytes.
+pub(super) const LINK_BYTES_MAX: usize = URL_BYTES_MAX;
 
 /// Of a row that is too long this much is kept, which is enough to find it.
 pub(super) const BEGINNING_BYTES: usize = 1024;

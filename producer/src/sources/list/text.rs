@@ -68,7 +68,7 @@ mod tests {
         }
         for length in [LINK_BYTES_MAX + 1, LINK_BYTES_MAX + 2, 3 * LINK_BYTES_MAX + 1] {
             let got = shown(format!("{}\nhttp://x/b", of_length(length)).as_bytes());
-            assert!(got[0].starts_with("l:1: longer than 64 KiB: \"http://x/aaa"), "{}", got[0]);
+            assert!(got[0].starts_with("l:1: longer than 16 KiB: \"http://x/aaa"), "{}", got[0]);
             assert!(got[0].chars().count() < 300);
             assert_eq!(got[1..], ["http://x/b"], "{length}");
         }
