@@ -3,16 +3,24 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
-use url::Url;
+use url::{Position, Url};
 
 /// The host that `url` is asked from: its name or address, with the port where that is not the scheme's usual one. The
-/// unit that robots.txt speaks for as well (RFC 9309, section 2.3). `lua/hosts.lua` takes it out of payloads the same way.
+/// unit that robots.txt speaks for as well (RFC 9309, section 2.3). `lua/hosts.lua` takes it out of payloads, see [`is_plain`].
 pub fn host_of(url: &Url) -> Cow<'_, str> {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
         Some(port) => Cow::Owned(format!("{host}:{port}")),
         None => Cow::Borrowed(host),
     }
+}
+
+/// Whether the scripts find the host of `link`, of which `canonical` is the canonical form: they read no URLs, but look for what
+/// stands between `://` and the path.
+pub fn is_plain(link: &str, canonical: &Url) -> bool {
+    let begins = &canonical[..Position::BeforePath];
+    let Some((beginning, rest)) = link.split_at_checked(begins.len()) else { return false };
+    beginning.eq_ignore_ascii_case(begins) && (rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
 /// How many requests one host may get from the whole fleet in a time.
@@ -64,6 +72,29 @@ mod tests {
             ("http://[::1]:8000/", "[::1]:8000"),
         ] {
             assert_eq!(host_of(&Url::parse(url).expect("parses")), host, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_plain_link_begins_like_its_canonical_form() {
+        for (link, expected) in [
+            ("http://x.org/a.jpg", true),
+            ("HTTP://X.org?a", true),
+            ("https://me:and@x.org:8443#a", true),
+            ("http://x.org", true),
+            ("http://x.org/a/../b c", true),
+            (" http://x.org/", false),
+            ("http:///x.org/", false),
+            ("http://x.org:80/", false),
+            ("http://x.o\trg/", false),
+            ("http://%78.org/", false),
+            ("http://b\u{fc}cher.example/", false),
+            ("http://127.1/", false),
+            ("http://x.org\\a", false),
+        ] {
+            let canonical = crate::link::canonical_url(link).expect("a link");
+            assert_eq!(is_plain(link, &canonical), expected, "{link}");
+            assert!(is_plain(canonical.as_str(), &canonical), "{link}");
         }
     }
 

@@ -13,6 +13,16 @@ use uuid::Uuid;
 /// The schema version that this program writes and reads. A payload without `v` has this version.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// The largest element of the queue, in bytes, as JSON: four of the longest links, which leaves room for what travels with one.
+/// A claim hands out the beginning of a larger one only, and that it was larger.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+/// What a job may grow by while it is retried: its id, its attempts, its last reason.
+const GROWTH_BYTES_MAX: usize = 256;
+/// A payload that is not larger than this is in bounds however it is written anew: numbers may become 4.5 times as long.
+const SURELY_SMALL_BYTES: usize = PAYLOAD_BYTES_MAX / 8;
+/// Of a payload that cannot be read, this much is shown, in bytes.
+const BEGINNING_BYTES: usize = 200;
+
 /// One enqueue: 48 random bits, written as 12 hex digits. Every id of its jobs starts with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(u64);
@@ -137,6 +147,9 @@ struct Wire<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v: Option<u32>,
+    /// Written by a claim in the place of a larger payload: how many bytes that had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    oversized: Option<u64>,
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
 }
@@ -164,20 +177,38 @@ impl Job {
 
     /// Reads an element of the queue. `random` gives an id to a payload without one.
     ///
+    /// An element is a job as JSON when its first character is a brace, behind blanks and a byte order mark; any other one that
+    /// holds `://` is a bare URL. `lua/claim.lua` says the same.
+    ///
     /// # Errors
-    /// [`UnreadableJob`] when it is not JSON of the known shape and version, or bare text that is no URL.
+    /// [`UnreadableJob`] when it is not JSON of the known shape and version, bare text that is no URL, or larger than
+    /// [`PAYLOAD_BYTES_MAX`].
     pub fn read(payload: &[u8], random: u128) -> Result<Job, UnreadableJob> {
         let unreadable = |id, url: &str, why: String| UnreadableJob { id, url: url.to_owned(), why };
-        let beginning = || String::from_utf8_lossy(&payload[..payload.len().min(200)]).into_owned();
-        let text =
-            std::str::from_utf8(payload).map_err(|_| unreadable(None, &beginning(), "it is not UTF-8".into()))?.trim();
+        let beginning = || String::from_utf8_lossy(&payload[..payload.len().min(BEGINNING_BYTES)]).into_owned();
+        let too_large = |bytes: u64| format!("it has {bytes} bytes, and {PAYLOAD_BYTES_MAX} are the most");
+        // Measured as it is written: what is claimed again after a retry must not have become too large by that.
+        let in_bounds = |job: Job| match payload.len() > SURELY_SMALL_BYTES {
+            true => match job.write().len() {
+                bytes if bytes + GROWTH_BYTES_MAX > PAYLOAD_BYTES_MAX => {
+                    Err(unreadable(Some(job.id), &beginning(), too_large(bytes as u64)))
+                }
+                _ => Ok(job),
+            },
+            false => Ok(job),
+        };
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(unreadable(id_of(payload), &beginning(), too_large(payload.len() as u64)));
+        }
+        let text = std::str::from_utf8(payload)
+            .map_err(|_| unreadable(id_of(payload), &beginning(), "it is not UTF-8".into()))?;
+        let text = without_surroundings(text);
         if !text.starts_with('{') {
             // The claim turns a bare URL into JSON; this is for readers of elements that were not claimed yet.
-            return if text.contains("://") {
-                Ok(Job::new(JobId::without_batch(random), text.to_owned()))
-            } else {
-                Err(unreadable(None, &beginning(), "it is neither a JSON object nor a URL".into()))
-            };
+            if !text.contains("://") {
+                return Err(unreadable(None, &beginning(), "it is neither a JSON object nor a URL".into()));
+            }
+            return in_bounds(Job::new(JobId::without_batch(random), text.to_owned()));
         }
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| {
             let (id, url) = readable_part(text);
@@ -187,6 +218,9 @@ impl Job {
             None => JobId::without_batch(random),
             Some(id) => id.parse().map_err(|why| unreadable(None, &wire.url, why))?,
         };
+        if let Some(bytes) = wire.oversized {
+            return Err(unreadable(Some(id), &wire.url, too_large(bytes)));
+        }
         if let Some(v) = wire.v.filter(|v| *v != SCHEMA_VERSION) {
             let why = format!("its schema version is {v}, and this worker reads {SCHEMA_VERSION}");
             return Err(unreadable(Some(id), &wire.url, why));
@@ -205,7 +239,7 @@ impl Job {
                 known => known,
             },
         };
-        Ok(Job {
+        in_bounds(Job {
             id,
             url: wire.url.into_owned(),
             sha256,
@@ -228,6 +262,7 @@ impl Job {
             last_reason: self.last_reason.clone(),
             kind: None,
             v: None,
+            oversized: None,
             rest: self.rest.clone(),
         };
         // Strings, numbers and maps with string keys cannot fail to serialise.
@@ -235,10 +270,21 @@ impl Job {
     }
 }
 
+/// Text without what may stand around it where it was written by hand: blanks on both sides, and a byte order mark in front.
+fn without_surroundings(text: &str) -> &str {
+    let is_blank = |c| matches!(c, ' ' | '\t'..='\r');
+    let text = text.trim_matches(is_blank);
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim_start_matches(is_blank)
+}
+
 /// The id at the beginning of a payload, as text for logs: quick, and of broken payloads too. `?` where there is none.
 pub fn id_for_logs(payload: &[u8]) -> &str {
     let id = payload.strip_prefix(b"{\"id\":\"").and_then(|rest| rest.get(..32));
     id.filter(|id| id.iter().all(u8::is_ascii_hexdigit)).and_then(|id| std::str::from_utf8(id).ok()).unwrap_or("?")
+}
+
+fn id_of(payload: &[u8]) -> Option<JobId> {
+    id_for_logs(payload).parse().ok()
 }
 
 /// What a broken payload still tells: some JSON objects have a wrong type in one field only.

@@ -1071,7 +1071,7 @@ impl Bench {
     fn settle(&mut self, slot: usize, at: usize, settlements: Vec<(LeaseField, Settlement)>) -> Checked {
         let life = &self.lives[slot][at];
         let expected = self.model.settle(&life.label, &settlements);
-        let accepted = self.call(self.queue.settle(&life.name, &settlements, &[]))?;
+        let accepted = self.call(self.queue.settle(&life.name, &settlements, &[]))?.accepted;
         let life = &mut self.lives[slot][at];
         let is_settled = |job: &ClaimedJob| settlements.iter().any(|(field, _)| *field == job.field);
         let (settled, rest) = std::mem::take(&mut life.holds).into_iter().partition(is_settled);

@@ -6,6 +6,7 @@
 use crate::attempt::Learnt;
 use crate::heartbeater::Vitals;
 use crate::host_gate::{HostGate, Standing};
+use crate::host_tally;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::processor::{Prepared, Processed, Processor, random_u128, report_crashed};
@@ -290,7 +291,8 @@ impl Dispatcher {
             self.say_waiting("");
         }
         match claim {
-            Claim::Jobs { jobs, next_due, more, rotated, left_alone } => {
+            Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped } => {
+                host_tally::say_dropped(&dropped);
                 for host in left_alone {
                     self.hold_all(&host);
                 }
@@ -343,9 +345,9 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, field: LeaseField, settlement: Settlement) {
+    fn settle(&self, job: ClaimedJob, settlement: Settlement) {
         // The settler lives as long as this sender.
-        let _ = self.hands.outgoing.send(Outgoing::Job(field, settlement));
+        let _ = self.hands.outgoing.send(Outgoing::Job(job, settlement));
     }
 
     fn tell(&self, news: HostNews) {
@@ -361,10 +363,10 @@ impl Dispatcher {
                 continue;
             }
             match (self.hands.processor.prepare(&job), job.start) {
-                (Err(settlement), _) => self.settle(job.field, settlement),
+                (Err(settlement), _) => self.settle(job, settlement),
                 (Ok(prepared), Start::Refused(reason)) => {
                     let settlement = self.hands.processor.refused(prepared, reason);
-                    self.settle(job.field, settlement);
+                    self.settle(job, settlement);
                 }
                 (Ok(prepared), Start::After(wait)) => looking.push(Claimed { job, prepared, not_before: now + wait }),
                 (Ok(prepared), Start::Probe(_)) => looking.push(Claimed { job, prepared, not_before: now }),
@@ -390,7 +392,7 @@ impl Dispatcher {
             if let Some(object) = found.and_then(|found| self.hands.processor.object_of(&prepared, found)) {
                 self.hands.vitals.count_done();
                 self.learn(&host, Learnt::NotAsked, None, false);
-                self.settle(job.field, self.hands.processor.exists(prepared, object));
+                self.settle(job, self.hands.processor.exists(prepared, object));
                 continue;
             }
             self.gate.push(&host, Claimed { job, prepared: prepared.looked_up(), not_before }, not_before);
@@ -476,7 +478,7 @@ impl Dispatcher {
         let is_stored =
             matches!(&settlement, Settlement::Report(report) if matches!(report.outcome, Outcome::Stored { .. }));
         self.hands.vitals.hosts.ended(&host, is_stored);
-        self.settle(job.field, settlement);
+        self.settle(job, settlement);
     }
 
     /// Draws conclusions about a host, and tells the others where they matter to them.
@@ -532,14 +534,14 @@ impl Dispatcher {
         self.looking = 0;
         let looking = std::mem::take(&mut self.look_ups).into_iter().flat_map(|look_up| look_up.claimed);
         for claimed in looking.chain(self.gate.drain_all()) {
-            self.settle(claimed.job.field, Settlement::Release);
+            self.settle(claimed.job, Settlement::Release);
         }
     }
 
     /// Gives back what waits for a host that is to be left alone, until it may be asked again.
     fn hold_all(&mut self, host: &str) {
         for Claimed { job, prepared, .. } in self.gate.drain(host) {
-            self.settle(job.field, prepared.held());
+            self.settle(job, prepared.held());
         }
     }
 
@@ -744,7 +746,7 @@ impl Dispatcher {
                 self.gate.enter(prepared.host());
                 self.start(Claimed { job, prepared, not_before: Instant::now() });
             }
-            Err(settlement) => self.settle(job.field, settlement),
+            Err(settlement) => self.settle(job, settlement),
         }
     }
 
@@ -779,20 +781,20 @@ impl Dispatcher {
         }
         // Dropping the set aborts its tasks: their temporary files are removed, and their results are never sent.
         self.tasks.abort_all();
-        let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running.job.field).collect();
+        let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running.job).collect();
         if !rest.is_empty() {
             tracing::info!("giving {} jobs back", rest.len());
         }
-        rest.sort_by_key(LeaseField::order);
-        for field in rest {
-            self.settle(field, Settlement::Release);
+        rest.sort_by_key(|job| job.field.order());
+        for job in rest {
+            self.settle(job, Settlement::Release);
         }
         // Jobs that Redis holds for this worker and nobody here runs (a suspect that waited for its turn) go back too.
         self.hands.ledger.begin_comparison();
         self.number += 1;
         if let Ok(Reconciled::Holds(jobs)) = self.hands.queue.reconcile(&self.hands.worker, self.number).await {
             for job in self.hands.ledger.unknown(jobs) {
-                self.settle(job.field, Settlement::Release);
+                self.settle(job, Settlement::Release);
             }
         }
     }

@@ -26,6 +26,14 @@ struct Count {
     stored: u64,
 }
 
+/// Tells which hosts Redis had entries for that nobody could understand. They are gone, and with them what the fleet knew of
+/// these hosts.
+pub(crate) fn say_dropped(hosts: &[String]) {
+    for host in hosts {
+        tracing::warn!(?host, "what the queue remembered of a host could not be understood, and is forgotten");
+    }
+}
+
 impl HostTally {
     pub(crate) fn new() -> HostTally {
         HostTally(Mutex::new(Counts { since: Instant::now(), hosts: HashMap::new() }))

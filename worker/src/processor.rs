@@ -8,7 +8,7 @@ use crate::inspect::{Demands, Inspector};
 use crate::metrics::{Metrics, Phase};
 use crate::storage::layout::Layout;
 use crate::storage::{Existing, Kind, Storage, Unstored, Wanted, Written};
-use common::host::host_of;
+use common::host::{host_of, is_plain};
 use common::job::{Job, JobId, UnreadableJob};
 use common::link::{canonical_url, for_logs};
 use common::outcome::{Failure, Outcome, Rejection};
@@ -119,6 +119,11 @@ impl Processor {
             return Err(report_crashed(job));
         }
         match canonical_url(&job.url) {
+            // Pushed by hand, in a form in which the claim could not see its host: the next one has to.
+            Ok(url) if job.url != url.as_str() && !is_plain(&job.url, &url) => {
+                let host = host_of(&url).into_owned();
+                Err(Settlement::Hold { host, job: Some(Box::new(Job { url: url.into(), ..job })) })
+            }
             Ok(url) => Ok(Prepared { host: Arc::from(&*host_of(&url)), job, url, is_looked_up: false }),
             Err(_) => {
                 let bad_url = Err(Rejection::BadUrl.into());

@@ -2,16 +2,19 @@
 //!
 //! While one batch is on its way the next one gathers, so the size of batches follows the load by itself.
 
+use crate::host_tally;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use common::error::ReconnectBackoff;
-use common::queue::{HostNews, LeaseField, Queue, Settlement, WorkerName};
+use common::queue::{ClaimedJob, HostNews, LeaseField, Queue, Settled, Settlement, WorkerName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Bounds the time that one script holds Redis up: 256 settlements take about 2 ms.
 const BATCH_MAX: usize = 256;
+/// And with many long links: Redis spends 2.8 ms on each MB that a script only touches, and a settle touches it several times.
+const BATCH_BYTES_MAX: usize = 512 << 10;
 /// What more may gather before a batch leaves, when downloads are going on: a script call costs about 40 µs of Redis'
 /// time however few jobs it settles, and each job 8. Nothing waits for it: slots are free before.
 const GATHER: Duration = Duration::from_millis(2);
@@ -20,7 +23,7 @@ const GATHER: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// What becomes of a job.
-    Job(LeaseField, Settlement),
+    Job(ClaimedJob, Settlement),
     /// What was learnt about a host. It goes before the jobs of its batch, which may be held because of it.
     Host(HostNews),
 }
@@ -53,15 +56,27 @@ impl Settler {
                     }
                 }
             }
+            let mut bytes = 0;
             for outgoing in received.drain(..) {
                 match outgoing {
-                    Outgoing::Job(field, settlement) => batch.push((field, settlement)),
+                    Outgoing::Job(job, settlement) => {
+                        bytes += job.payload.len();
+                        batch.push((job.field, settlement));
+                    }
                     Outgoing::Host(about) => news.push(about),
                 }
+                if bytes >= BATCH_BYTES_MAX {
+                    self.settle(&batch, &news).await;
+                    batch.clear();
+                    news.clear();
+                    bytes = 0;
+                }
             }
-            self.settle(&batch, &news).await;
-            batch.clear();
-            news.clear();
+            if !batch.is_empty() || !news.is_empty() {
+                self.settle(&batch, &news).await;
+                batch.clear();
+                news.clear();
+            }
         }
     }
 
@@ -72,7 +87,8 @@ impl Settler {
             let answer = self.queue.settle(&self.worker, batch, news).await;
             self.metrics.settle(batch, news, &answer, asked.elapsed());
             match answer {
-                Ok(accepted) => {
+                Ok(Settled { accepted, dropped }) => {
+                    host_tally::say_dropped(&dropped);
                     let refused = accepted.iter().filter(|accepted| !**accepted).count();
                     if refused > 0 {
                         // After a lost answer this is the second time; otherwise somebody else has the jobs now.

@@ -85,12 +85,15 @@ pub enum Claim {
         jobs: Vec<ClaimedJob>,
         /// Until the next delayed job is due.
         next_due: Option<Duration>,
-        /// Whether jobs were put aside whose hosts cannot take them now, so that there may be others behind them.
+        /// Whether there may be others behind those that were looked at: jobs were put aside whose hosts cannot take them now, or
+        /// they were so large that fewer were looked at.
         more: bool,
         /// Whether so many wait already that some went to the end of the queue instead.
         rotated: bool,
         /// Hosts out of [`ClaimRequest::waiting`] that are to be left alone.
         left_alone: Vec<String>,
+        /// What was remembered of these hosts could not be understood, and was dropped.
+        dropped: Vec<String>,
     },
     /// The queue is paused.
     Paused,
@@ -152,7 +155,12 @@ impl Queue {
                 let mut number_next = || reply.next().and_then(|v| redis::from_redis_value::<i64>(v).ok());
                 let next_due = number_next().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
                 let (more, rotated) = (number_next() == Some(1), number_next() == Some(1));
-                let left_alone = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
+                let mut names_next = || -> Vec<String> {
+                    let names = reply.next().and_then(|v| redis::from_redis_value::<Vec<Vec<u8>>>(v).ok());
+                    // Of an entry that nobody understands the name may be as bad.
+                    names.into_iter().flatten().map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+                };
+                let (left_alone, dropped) = (names_next(), names_next());
                 let mut jobs = Vec::with_capacity(reply.len() / 3);
                 while let (Some(payload), Some(crashes), Some(start)) = (reply.next(), reply.next(), reply.next()) {
                     jobs.push(ClaimedJob {
@@ -162,7 +170,7 @@ impl Queue {
                         start: read_start(start),
                     });
                 }
-                Claim::Jobs { jobs, next_due, more, rotated, left_alone }
+                Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped }
             }
         })
     }

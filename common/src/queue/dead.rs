@@ -2,7 +2,7 @@
 
 use super::dedup::LinkDigest;
 use super::results::Page;
-use super::{Queue, script};
+use super::{Queue, first_call, script};
 use crate::error::QueueError;
 use crate::job::{Job, JobId};
 use serde::Serialize;
@@ -86,12 +86,22 @@ impl Queue {
         Ok(entries.into_iter().next().map(|(id, fields)| DeadJob::from_fields(id, fields)))
     }
 
-    /// Retries or drops dead jobs, at most 500 in one call. Returns how many were still there.
+    /// Retries or drops dead jobs, at most 500 in one call; a round trip for each MB of them. Returns how many were still there.
     ///
     /// # Errors
-    /// As every call.
+    /// As every call. Those before the one that failed are done.
     pub async fn settle_dead(&self, action: DeadAction, dead: &[DeadJob]) -> Result<u64, QueueError> {
         debug_assert!(dead.len() <= 500);
+        let (mut moved, mut rest) = (0, dead);
+        while !rest.is_empty() {
+            let (these, others) = rest.split_at(first_call(rest, |job| job.payload.len()));
+            moved += self.settle_few_dead(action, these).await?;
+            rest = others;
+        }
+        Ok(moved)
+    }
+
+    async fn settle_few_dead(&self, action: DeadAction, dead: &[DeadJob]) -> Result<u64, QueueError> {
         // Made once: a call that is repeated is the same one.
         let payloads: Vec<String> = dead.iter().map(alive_again).collect();
         loop {

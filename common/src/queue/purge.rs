@@ -1,7 +1,7 @@
 //! Emptying a queue: jobs that wait are removed page by page, each counted in its batch; results are trimmed.
 
 use super::dedup::LinkDigest;
-use super::{Queue, script};
+use super::{Queue, first_call, script};
 use crate::error::QueueError;
 use crate::job::{Job, JobId};
 
@@ -42,13 +42,14 @@ impl Queue {
         self.channel.query("read jobs that wait", &cmd).await
     }
 
-    /// Removes those of a page that are still there, and lets their links be enqueued again. Returns how many went; none when
+    /// Removes those of a page that are still there, of large ones the first MB, and lets their links be enqueued again. Returns how many went; none when
     /// others stand before them by now: then the page is to be read again. Repeating it removes nothing else.
     ///
     /// # Errors
     /// As every call.
     pub async fn purge_page(&self, place: WaitsIn, page: &[Vec<u8>]) -> Result<u64, QueueError> {
         debug_assert!(page.len() <= PURGE_PAGE);
+        let page = &page[..first_call(page, Vec::len)];
         let jobs: Vec<(Option<JobId>, LinkDigest)> = page.iter().map(|payload| known_of(payload)).collect();
         loop {
             let script = script!("purge");

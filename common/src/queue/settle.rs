@@ -33,28 +33,42 @@ pub enum Settlement {
     Release,
 }
 
+/// What became of a batch of settlements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// For each whether the job was still this worker's.
+    pub accepted: Vec<bool>,
+    /// What was remembered of these hosts could not be understood, and was dropped.
+    pub dropped: Vec<String>,
+}
+
 impl Queue {
-    /// Tells what was learnt about hosts, and settles a batch of jobs, in one script. Returns for each whether it was still this worker's; repeating a call
-    /// whose answer was lost changes nothing, and answers `false` for what the first one did.
+    /// Tells what was learnt about hosts, and settles a batch of jobs, in one script; repeating a call whose answer was lost changes
+    /// nothing, and answers `false` for what the first one did.
     ///
     /// # Errors
-    /// As every call.
+    /// As every call. [`QueueError::Refused`] where a key holds something else: then nothing was changed.
     pub async fn settle(
         &self,
         worker: &WorkerName,
         settlements: &[(LeaseField, Settlement)],
         news: &[HostNews],
-    ) -> Result<Vec<bool>, QueueError> {
+    ) -> Result<Settled, QueueError> {
         loop {
             let call = self.settle_call(worker, settlements, news);
-            let reply: Vec<i64> = self.channel.invoke("settle jobs", &call).await?;
-            match reply[..] {
-                [-1, level, next] => {
-                    let (level, next) = (u32::try_from(level), u64::try_from(next));
-                    self.dedup_split.learn(level.unwrap_or_default(), next.unwrap_or_default());
-                }
-                _ => return Ok(reply.into_iter().map(|settled| settled == 1).collect()),
+            let reply: Vec<redis::Value> = self.channel.invoke("settle jobs", &call).await?;
+            let mut reply = reply.into_iter();
+            let mut number = || reply.next().and_then(|v| redis::from_redis_value::<i64>(v).ok());
+            if number() == Some(-1) {
+                let (level, next) = (number().unwrap_or_default(), number().unwrap_or_default());
+                self.dedup_split.learn(level.try_into().unwrap_or_default(), next.try_into().unwrap_or_default());
+                continue;
             }
+            let accepted = settlements.iter().map(|_| number() == Some(1)).collect();
+            let name =
+                |v| redis::from_redis_value(v).ok().map(|name: Vec<u8>| String::from_utf8_lossy(&name).into_owned());
+            let dropped = reply.filter_map(name).collect();
+            return Ok(Settled { accepted, dropped });
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) mod server;
 
 use common::error::QueueError;
 use common::outcome::{Failure, Outcome, Rejection};
-use common::queue::{Claim, Heartbeat, HostNews, LeaseField, Reconciled, Settlement};
+use common::queue::{Claim, Heartbeat, HostNews, LeaseField, Reconciled, Settled, Settlement};
 use health::Troubles;
 pub(crate) use health::Watched;
 use instruments::Presence;
@@ -354,11 +354,11 @@ impl Metrics {
         &self,
         batch: &[(LeaseField, Settlement)],
         news: &[HostNews],
-        answer: &Result<Vec<bool>, QueueError>,
+        answer: &Result<Settled, QueueError>,
         took: Duration,
     ) {
         self.asked(Operation::Settle, answer);
-        let Ok(accepted) = answer else { return };
+        let Ok(Settled { accepted, .. }) = answer else { return };
         self.settle_times.observe_time(took);
         if !batch.is_empty() {
             self.settle_jobs.observe(batch.len() as u64);

@@ -5,6 +5,8 @@
 -- Returns {"ok", chunks, links} or {"taken", 0, 0}: somebody else has the batch, or it is sealed or gone
 --
 -- An enqueuer that was thought gone and goes on is refused by its name, so that two never number chunks side by side.
+must_hold('hash', KEYS[1])
+must_hold('zset', KEYS[2])
 local now = now_ms()
 if ARGV[3] == '' then
   if redis.call('EXISTS', KEYS[1]) == 0 then

@@ -7,6 +7,13 @@
 -- A job that is retried leaves `failed` in the counters, and its link is in the queue again for dedup.
 local level, split = dedup_growth(KEYS[4])
 if not dedup_is_at(KEYS[4], ARGV[2], ARGV[3]) then return {-1, level, split} end
+must_hold('stream', KEYS[1])
+must_hold('list', KEYS[2])
+must_hold('hash', KEYS[3])
+for k = 5, #KEYS, 2 do
+  must_hold('hash', KEYS[k])
+  must_hold('set', KEYS[k + 1])
+end
 local moved = 0
 for e = 0, (#ARGV - 3) / 5 - 1 do
   local a, k = 4 + e * 5, 5 + e * 2
@@ -14,14 +21,14 @@ for e = 0, (#ARGV - 3) / 5 - 1 do
     moved = moved + 1
     if ARGV[1] == 'retry' then
       redis.call('RPUSH', KEYS[2], ARGV[a + 4])
-      if redis.call('SADD', KEYS[k + 1], ARGV[a + 3]) == 1 then redis.call('HINCRBY', KEYS[4], 'count', 1) end
-      redis.call('HINCRBY', KEYS[3], 'failed', -1)
-      redis.call('HINCRBY', KEYS[3], 'failed:' .. ARGV[a + 1], -1)
+      if redis.call('SADD', KEYS[k + 1], ARGV[a + 3]) == 1 then add_to(KEYS[4], 'count', 1) end
+      add_to(KEYS[3], 'failed', -1)
+      add_to(KEYS[3], 'failed:' .. ARGV[a + 1], -1)
       if ARGV[a + 2] == '1' and redis.call('EXISTS', KEYS[k]) == 1 then
-        redis.call('HINCRBY', KEYS[k], 'failed', -1)
-        redis.call('HINCRBY', KEYS[k], 'failed:' .. ARGV[a + 1], -1)
+        add_to(KEYS[k], 'failed', -1)
+        add_to(KEYS[k], 'failed:' .. ARGV[a + 1], -1)
         local host = 'host:' .. (host_of(ARGV[a + 4]) or '')
-        if redis.call('HEXISTS', KEYS[k], host) == 1 then redis.call('HINCRBY', KEYS[k], host, -1) end
+        if redis.call('HEXISTS', KEYS[k], host) == 1 then add_to(KEYS[k], host, -1) end
         redis.call('HDEL', KEYS[k], 'finished')
       end
     end

@@ -4,7 +4,8 @@
 -- Returns {how many were known, level, split}; -1 when level or split are others: then nothing was changed
 local level, split = dedup_growth(KEYS[1])
 if not dedup_is_at(KEYS[1], ARGV[1], ARGV[2]) then return {-1, level, split} end
+must_hold('set', unpack(KEYS, 2))
 local forgotten = 0
 for link = 1, #KEYS - 1 do forgotten = forgotten + redis.call('SREM', KEYS[1 + link], ARGV[2 + link]) end
-if forgotten > 0 then redis.call('HINCRBY', KEYS[1], 'count', -forgotten) end
+if forgotten > 0 then add_to(KEYS[1], 'count', -forgotten) end
 return {forgotten, level, split}

@@ -4,12 +4,13 @@
 -- Returns {level, split} as they are then: others may have split the same buckets before, which is all right
 local level, split = dedup_growth(KEYS[1])
 if not dedup_is_at(KEYS[1], ARGV[1], ARGV[2]) then return {level, split} end
+must_hold('set', unpack(KEYS, 2))
 local step = 2 ^ level
 for k = 2, #KEYS, 2 do
   local stays, moves = {}, {}
   for _, member in ipairs(redis.call('SMEMBERS', KEYS[k])) do
     -- A number here is a double, which holds 15 digits; they tell the lowest 15 bits.
-    local half = math.floor(tonumber(string.sub(member, -15)) / step) % 2 == 1 and moves or stays
+    local half = math.floor((tonumber(string.sub(member, -15)) or 0) / step) % 2 == 1 and moves or stays
     half[#half + 1] = member
   end
   -- Both halves are written anew: members come in ascending order, and are appended, where each SREM moves half of the bucket.

@@ -15,6 +15,8 @@
 local function reply(what, enqueued, duplicates)
   return {what, enqueued, duplicates, redis.call('LLEN', KEYS[1]), dedup_growth(KEYS[4])}
 end
+must_hold('list', KEYS[1])
+must_hold('hash', KEYS[2], KEYS[3], KEYS[4])
 if redis.call('EXISTS', KEYS[2]) == 0 then return reply('missing', 0, 0) end
 local number = tonumber(ARGV[2])
 local state = redis.call('HMGET', KEYS[2], 'chunk', 'chunk_enqueued', 'chunk_duplicates', 'enqueuer', 'sealed',
@@ -32,6 +34,7 @@ if ARGV[3] == '' then
   payloads = {unpack(ARGV, 5)}
 else
   if not dedup_is_at(KEYS[4], ARGV[3], ARGV[4]) then return reply('stale', 0, 0) end
+  must_hold('set', unpack(KEYS, 5))
   -- Two calls for all links of a run in place of one for each: what a script calls costs it more on the way than in the command.
   local call, a, n = redis.call, 5, 0
   for run = 5, #KEYS do
@@ -57,13 +60,13 @@ else
     duplicates = duplicates + links
   end
   duplicates = duplicates - n
-  if n > 0 then redis.call('HINCRBY', KEYS[4], 'count', n) end
+  if n > 0 then add_to(KEYS[4], 'count', n) end
 end
 -- A chunk has at most 1,000 links; unpack fails near 8,000.
 if #payloads > 0 then redis.call('RPUSH', KEYS[1], unpack(payloads)) end
 redis.call('HSET', KEYS[2], 'chunk', number, 'chunk_enqueued', #payloads, 'chunk_duplicates', duplicates,
   'before_enqueued', state[2] or 0, 'before_duplicates', state[3] or 0, 'seen', now_ms())
-redis.call('HINCRBY', KEYS[2], 'enqueued', #payloads)
-if duplicates > 0 then redis.call('HINCRBY', KEYS[2], 'duplicates', duplicates) end
-redis.call('HINCRBY', KEYS[3], 'enqueued', #payloads)
+add_to(KEYS[2], 'enqueued', #payloads)
+if duplicates > 0 then add_to(KEYS[2], 'duplicates', duplicates) end
+add_to(KEYS[3], 'enqueued', #payloads)
 return reply('ok', #payloads, duplicates)

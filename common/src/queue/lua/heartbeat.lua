@@ -2,6 +2,8 @@
 -- KEYS: 1 workers, 2 worker, 3 meta, 4 delayed, 5 ready, 6 dead, 7 stats, 8 fine and 9 coarse history
 -- ARGV: 1 worker, 2 lease (ms), then facts: name, value
 -- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, expired workers…}
+must_hold('zset', KEYS[1])
+must_hold('hash', KEYS[2], KEYS[3])
 local now = now_ms()
 local lease = tonumber(ARGV[2])
 tick(KEYS[1], KEYS[3], KEYS[4], now, lease)

@@ -13,16 +13,106 @@ local HOLD_STEP = 2
 -- The longest hold there is (a server's Retry-After is believed for an hour): what ends later comes from a clock set back.
 local HOLD_MAX = 3700000
 
+-- One job tries a host for so long before another does.
+local PROBE_MAX = 30000
+
+-- The largest element of the queue that is looked at, in bytes, as in `job.rs`.
+local PAYLOAD_BYTES_MAX = 65536
+-- The longest name of a host, and what may stand around it: a user name and password, an @, a dot at the end, a port.
+local HOST_BYTES_MAX = 253
+local AUTHORITY_BYTES_MAX = 4096 + 1 + HOST_BYTES_MAX + 1 + 6
+
 local hosts_read = {}
+-- Hosts whose entries could not be understood: they are dropped, and told.
+local hosts_dropped = {}
 local parked = 0
 
-local function host_of(payload)
-  local scheme, authority = string.match(payload, '"url"%s*:%s*"(%a[%w+.-]*):\\?/\\?/([^/?#"\\]*)')
-  if not authority then return nil end
-  local host = string.lower(string.match(authority, '([^@]*)$'))
-  local usual = string.lower(scheme) == 'https' and ':443' or ':80'
-  if string.sub(host, -#usual) == usual then host = string.sub(host, 1, -#usual - 1) end
+-- Scheme and authority of a job as imgq writes it: nothing has to be decoded.
+local AS_WRITTEN = '^{"id":"%x+","url":"(https?)://([^/?#"\\]+)[/?#"]'
+
+-- The host of a link, as `host.rs` names it; nil where there is none, or none that can be asked.
+local function host_in(scheme, authority)
+  if not scheme or #authority > AUTHORITY_BYTES_MAX then return nil end
+  -- A greedy match finds the last @ in one go, where '[^@]*$' would begin anew at each byte.
+  local host = string.lower(string.match(authority, '^.*@(.*)$') or authority)
+  local name, port = string.match(host, '^(.*):(%d*)$')
+  if name then
+    local usual = string.lower(scheme) == 'https' and 443 or 80
+    local number = tonumber(port) or usual
+    host = number == usual and name or string.format('%s:%.0f', name, number)
+  else
+    name = host
+  end
+  if string.sub(name, -1) == '.' then name = string.sub(name, 1, -2) end
+  -- Names are looked at by people and by programs that take nothing but text.
+  if name == '' or #name > HOST_BYTES_MAX or string.find(name, '[^!-~]') then return nil end
   return host
+end
+
+-- The host of a job that was written as imgq writes it; nil of any other.
+local function host_as_written(payload)
+  if #payload > PAYLOAD_BYTES_MAX then return nil end
+  return host_in(string.match(payload, AS_WRITTEN))
+end
+
+-- The host that a job's link is asked from; nil where there is none that can be seen. A worker puts a job whose link has to be
+-- read as the URL standard does (a tab within the host, `%68ost`) back in its canonical form, for the next claim to see.
+-- Then whether the payload had to be decoded for it, which costs as much as to touch 16 times as many bytes.
+local function host_of(payload)
+  -- None that a claim of today let in.
+  if #payload > PAYLOAD_BYTES_MAX then return nil end
+  local scheme, authority = string.match(payload, AS_WRITTEN)
+  if scheme then return host_in(scheme, authority) end
+  if string.byte(payload) ~= 123 then return nil end
+  -- Blanks that JSON does not know may follow. What is decoded is for looking only: what is written is never made of it.
+  local fine, job = pcall(cjson.decode, (string.match(payload, '^.*}')))
+  if not fine or type(job) ~= 'table' or type(job.url) ~= 'string' then return nil, true end
+  if job.oversized ~= nil and job.oversized ~= cjson.null then return nil, true end
+  return host_in(string.match(job.url, '^%s*([Hh][Tt][Tt][Pp][Ss]?)://([^/?#\\]+)')), true
+end
+
+local function is_number(value)
+  return type(value) == 'number' and value > -1e15 and value < 1e15
+end
+
+-- Fields of an entry, by the type that each has to have.
+local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number}
+
+function FIELDS.why(value)
+  return type(value) == 'string'
+end
+
+function FIELDS.alone(value)
+  if type(value) ~= 'table' then return false end
+  for _, hold in pairs(value) do
+    if type(hold) ~= 'table' or not is_number(hold.ends) or not is_number(hold.level) then return false end
+  end
+  return (pcall(cjson.encode, value))
+end
+
+-- Whether an entry is such that whatever is done with it goes well. Fields of a later version are kept.
+local function is_understood(state)
+  if type(state) ~= 'table' then return false end
+  for field, value in pairs(state) do
+    local fits = FIELDS[field]
+    if type(field) ~= 'string' then
+      return false
+    elseif fits then
+      if not fits(value) then return false end
+    elseif type(value) == 'number' and not is_number(value) or type(value) == 'table' and not pcall(cjson.encode, value) then
+      return false
+    end
+  end
+  return true
+end
+
+-- To be called before anything is taken: what somebody else put in the place of `hosts` is dropped like an entry.
+local function open_hosts(key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'hash' and found ~= 'none' then
+    redis.call('UNLINK', key)
+    hosts_dropped[1] = 'all of them: the key was a ' .. found
+  end
 end
 
 local function host_state(key, host, now)
@@ -30,8 +120,15 @@ local function host_state(key, host, now)
   if not state then
     local text = redis.call('HGET', key, host)
     local fine, read = pcall(cjson.decode, text or '{}')
-    state = fine and type(read) == 'table' and read or {}
+    state = fine and read
+    if not is_understood(state) then
+      hosts_dropped[#hosts_dropped + 1] = host
+      state = {}
+    end
+    -- Further ahead than anything is given out: from a clock set back.
     if (state.ends or 0) > now + HOLD_MAX then state.ends = now end
+    if (state.probe or 0) > now + PROBE_MAX then state.probe = nil end
+    if (state.next or 0) > now + HOLD_MAX + PARK_MAX then state.next = nil end
     hosts_read[host] = state
   end
   return state

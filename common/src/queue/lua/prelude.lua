@@ -4,13 +4,64 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
+-- Raises an error that names the key, where one holds something else than imgq keeps there. A script is not rolled back when a
+-- command fails in its middle: so each asks first for every key that it is going to change, and changes all or nothing.
+local function must_hold(kind, ...)
+  for _, key in ipairs({...}) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then
+      error({err = 'WRONGTYPE ' .. key .. ' holds a ' .. found .. ', where imgq keeps a ' .. kind})
+    end
+  end
+end
+
+-- The same for a stream that is to be appended to: it has a last id, after which nothing comes.
+local function must_take(stream)
+  must_hold('stream', stream)
+  local facts = redis.pcall('XINFO', 'STREAM', stream)
+  for k = 1, #facts, 2 do
+    if facts[k] == 'last-generated-id' and string.sub(facts[k + 1], 1, 20) == '18446744073709551615' then
+      error({err = 'ERR ' .. stream .. ' has had its last possible id: nothing more can be appended'})
+    end
+  end
+end
+
+-- Whether a key that is not there by right, a batch's or that of a bucket of digests, can be changed as what it is.
+local function holds(kind, key)
+  return redis.call('TYPE', key).ok == kind
+end
+
+-- Adds to a counter. One that somebody made a text of starts anew: no figure for people may keep a job from its place.
+local function add_to(key, field, by)
+  local result = redis.pcall('HINCRBY', key, field, by)
+  if type(result) == 'table' and result.err then redis.call('HSET', key, field, by) end
+end
+
+-- The id at the beginning of a payload, as imgq writes it. Every pattern of these scripts is linear in what it looks at: most
+-- of it was written by strangers, and Redis does nothing else meanwhile.
+local ID = '^{"id":"(' .. string.rep('%x', 32) .. ')"'
+
+-- Puts a job where it waits for its time. One that waits there already, the same to the last byte, was pushed twice, and a set
+-- would keep one of the two: blanks behind it, two for a digit of a number, tell them apart and mean nothing in JSON.
+local function put_to_wait(delayed, at, payload, number)
+  local member = payload
+  while redis.call('ZADD', delayed, 'NX', at, member) == 0 do
+    number = number + 1
+    member = payload .. string.gsub(string.format('%.0f', number), '%d', function(digit)
+      local high, low = math.floor(tonumber(digit) / 4) + 1, tonumber(digit) % 4 + 1
+      return string.sub(' \t\n\r', high, high) .. string.sub(' \t\n\r', low, low)
+    end)
+  end
+end
+
 -- What a job's crashes are counted under: its id, or the digest of a payload that does not start with one.
 local function crash_key(payload)
-  return string.match(payload, '^{"id":"(%x+)"') or redis.sha1hex(payload)
+  return string.match(payload, ID) or redis.sha1hex(payload)
 end
 
 -- How far dedup's buckets have grown, and how many links are in them; dedup.rs explains it.
 local function dedup_growth(meta)
+  must_hold('hash', meta)
   local grown = redis.call('HMGET', meta, 'level', 'split', 'count')
   return tonumber(grown[1]) or 0, tonumber(grown[2]) or 0, tonumber(grown[3]) or 0
 end

@@ -9,6 +9,13 @@
 -- Each job that goes is counted as `purged` in its batch, which would else never finish, and its link may be enqueued again.
 local level, split = dedup_growth(KEYS[4])
 if not dedup_is_at(KEYS[4], ARGV[2], ARGV[3]) then return {-1, level, split} end
+must_hold('list', KEYS[1])
+must_hold('zset', KEYS[2])
+must_hold('hash', KEYS[3], KEYS[4], KEYS[5])
+for k = 6, #KEYS, 2 do
+  must_hold('hash', KEYS[k])
+  must_hold('set', KEYS[k + 1])
+end
 local jobs = (#ARGV - 3) / 3
 local removed = {}
 
@@ -38,12 +45,12 @@ for _, job in ipairs(removed) do
     batches[batch] = (batches[batch] or 0) + 1
   end
 end
-if forgotten > 0 then redis.call('HINCRBY', KEYS[4], 'count', -forgotten) end
-if #removed > 0 then redis.call('HINCRBY', KEYS[3], 'purged', #removed) end
+if forgotten > 0 then add_to(KEYS[4], 'count', -forgotten) end
+if #removed > 0 then add_to(KEYS[3], 'purged', #removed) end
 local now = now_ms()
 for batch, count in pairs(batches) do
   if redis.call('EXISTS', batch) == 1 then
-    redis.call('HINCRBY', batch, 'purged', count)
+    add_to(batch, 'purged', count)
     finish_batch(batch, now)
   end
 end

@@ -2,6 +2,8 @@
 -- KEYS: 1 inflight of the worker, 2 workers, 3 worker, 4 crashes
 -- ARGV: 1 worker, 2 claim number: claims up to it are refused from now on
 -- Returns {1, field, payload, crashes, …}, or {0} when the worker is no longer registered
+must_hold('hash', KEYS[1], KEYS[3], KEYS[4])
+must_hold('zset', KEYS[2])
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {0} end
 if tonumber(ARGV[2]) > (tonumber(redis.call('HGET', KEYS[3], 'claim')) or 0) then
   redis.call('HSET', KEYS[3], 'claim', ARGV[2])

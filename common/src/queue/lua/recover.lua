@@ -7,6 +7,8 @@
 local now = now_ms()
 local expiry = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
 if not expiry or expiry > now then return -1 end
+must_hold('hash', KEYS[2], KEYS[3], KEYS[5], KEYS[6])
+must_hold('list', KEYS[4])
 local flat = redis.call('HGETALL', KEYS[2])
 local jobs = {}
 for i = 1, #flat, 2 do
@@ -20,15 +22,21 @@ end)
 -- A job that ran alone is to blame alone. Otherwise every job is, but for the suspects (two crashes), which only
 -- waited for their turn to run alone.
 local alone = redis.call('HGET', KEYS[3], 'alone')
-local payloads = {}
+local payloads, crashed = {}, {}
+
+-- Crashes that are known of a job, those of this call among them.
+local function crashes_of(key)
+  return crashed[key] or tonumber(redis.call('HGET', KEYS[5], key)) or 0
+end
+
 for r = #jobs, 1, -1 do
   local field, payload = jobs[r][3], jobs[r][4]
   payloads[#payloads + 1] = payload
   local key = crash_key(payload)
   if alone then
-    if alone == field then redis.call('HINCRBY', KEYS[5], key, 1) end
-  elseif (tonumber(redis.call('HGET', KEYS[5], key)) or 0) < 2 then
-    redis.call('HINCRBY', KEYS[5], key, 1)
+    if alone == field then crashed[key] = crashes_of(key) + 1 end
+  elseif crashes_of(key) < 2 then
+    crashed[key] = crashes_of(key) + 1
   end
 end
 for i = 1, #payloads, 1000 do
@@ -36,5 +44,6 @@ for i = 1, #payloads, 1000 do
 end
 redis.call('DEL', KEYS[2], KEYS[3])
 redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HINCRBY', KEYS[6], 'recovered', #jobs)
+for key, crashes in pairs(crashed) do redis.call('HSET', KEYS[5], key, crashes) end
+add_to(KEYS[6], 'recovered', #jobs)
 return #jobs

@@ -1,0 +1,413 @@
+//! What a script costs Redis, which does nothing else meanwhile: over the nastiest bytes it grows with their number, and no payload
+//! holds Redis for 50 ms. Redis itself says how long it took.
+
+use super::scripts::{Bench, batch};
+use common::host::HostRate;
+use common::job::{Job, JobId};
+use common::outcome::{Failure, Outcome};
+use common::queue::{
+    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, LeaseField, Reconciled, Settlement, WaitsIn,
+    WorkerName,
+};
+use common::report::Report;
+use harness::{RawQueue, Redis};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const ID: &str = "0123456789ab80008000000000000001";
+/// No payload holds Redis for so long.
+const MICROSECONDS_MAX: u64 = 50_000;
+/// From 64 KB to 1 MB are 16 times as many bytes; a pattern that begins anew at each of them takes 256 times as long. Twice as
+/// long and half as long again is what caches and a busy machine may make of it.
+const GROWTH_MAX: u64 = 50;
+/// A call itself, whatever it is about.
+const CALL_MICROSECONDS: u64 = 250;
+
+/// Texts of about `n` bytes that patterns run over again and again, or that decoders choke on.
+fn nasty(n: usize) -> Vec<(&'static str, String)> {
+    let job = |url: &str| format!(r#"{{"id":"{ID}","url":"{url}"}}"#);
+    let (a, blanks) = ("a".repeat(n), " ".repeat(n));
+    vec![
+        ("a long user name", job(&format!("http://{a}@x.org/1.jpg"))),
+        ("a long user name, without an id", format!(r#"{{"url":"http://{a}@x.org/1.jpg"}}"#)),
+        ("a bare link with a long user name", format!("http://{a}@x.org/1.jpg")),
+        ("many at signs", job(&format!("http://{}/1.jpg", "@".repeat(n)))),
+        ("many colons", job(&format!("http://x.org{}/1.jpg", ":1".repeat(n / 2)))),
+        ("an authority without an end", format!(r#"{{"id":"{ID}","url":"http://{a}"#)),
+        ("blanks within a bare link", format!("http://x.org/{blanks}1.jpg")),
+        ("blanks in front", format!("{blanks}{}", job("http://x.org/1.jpg"))),
+        ("blanks at the end", format!("http://x.org/1.jpg{blanks}")),
+        ("nothing but blanks", blanks.clone()),
+        ("blanks behind many names", format!("{{{}", r#""url" "#.repeat(n / 6))),
+        ("byte order marks", "\u{feff}".repeat(n / 3)),
+        ("open brackets", format!(r#"{{"with":{}"#, "[".repeat(n))),
+        ("numbers", format!(r#"{{"with":[{}1],"url":"http://x.org/1.jpg"}}"#, "1,".repeat(n / 2))),
+        ("escapes", job(&format!("http://{}.x.org/", r"\u0061".repeat(n / 6)))),
+        ("characters that are escaped", format!("http://x.org/{}", "\u{1}\"\\".repeat(n / 3))),
+        ("an id without an end", format!(r#"{{"id":"{}","url":"http://x.org/1.jpg"}}"#, "f".repeat(n))),
+        ("slashes", job(&format!("http:{}x.org/1.jpg", "/".repeat(n)))),
+    ]
+}
+
+/// What scripts are run with, and what was read for it before.
+struct Stage {
+    bench: Bench,
+    text: String,
+    claimed: Vec<ClaimedJob>,
+    dead: Vec<DeadJob>,
+    page: Vec<Vec<u8>>,
+}
+
+impl Stage {
+    fn job(&self) -> Job {
+        Job::new(JobId::new(batch(), 9, 0), self.text.clone())
+    }
+
+    fn raw<T: redis::FromRedisValue>(&mut self, command: &[&str]) -> T {
+        self.bench.raw.run(command)
+    }
+
+    /// As a worker of before the bounds may have it.
+    fn in_flight(&mut self) {
+        let (key, text) = (format!("@inflight:{}", self.bench.worker), self.text.clone());
+        self.raw::<i64>(&["HSET", &key, "1.1", &text]);
+        let held = self.bench.runtime.block_on(self.bench.queue.reconcile(&self.bench.worker, 1)).unwrap();
+        let Reconciled::Holds(jobs) = held else { panic!("registered") };
+        self.claimed = jobs;
+    }
+
+    fn settle(&mut self, settlement: Settlement, news: &[HostNews]) {
+        let field: LeaseField = self.claimed[0].field.clone();
+        let settled =
+            self.bench.runtime.block_on(self.bench.queue.settle(&self.bench.worker, &[(field, settlement)], news));
+        assert_eq!(settled.unwrap().accepted, [true]);
+    }
+}
+
+/// A script's name, what is made ready for it, and a call of it.
+type Case = (&'static str, fn(&mut Stage), fn(&mut Stage));
+
+const CASES: &[Case] = &[
+    (
+        "enqueue",
+        |_| (),
+        |stage| {
+            let chunk = Chunk { number: 2, jobs: vec![stage.job()], dedup: true, keeps_order: true };
+            stage.bench.runtime.block_on(stage.bench.queue.push(&stage.bench.open, &chunk)).unwrap();
+        },
+    ),
+    (
+        "claim",
+        |stage| {
+            stage.raw::<i64>(&["DEL", "@ready"]);
+            let text = stage.text.clone();
+            stage.raw::<i64>(&["RPUSH", "@ready", &text]);
+        },
+        claim,
+    ),
+    (
+        "claim",
+        |stage| {
+            stage.raw::<i64>(&["DEL", "@ready"]);
+            let text = stage.text.clone();
+            stage.raw::<i64>(&["ZADD", "@delayed", "1", &text]);
+        },
+        claim,
+    ),
+    ("reconcile", Stage::in_flight, |stage| {
+        stage.bench.runtime.block_on(stage.bench.queue.reconcile(&stage.bench.worker, 2)).unwrap();
+    }),
+    ("settle", Stage::in_flight, |stage| stage.settle(Settlement::Release, &[])),
+    ("settle", Stage::in_flight, |stage| {
+        let job = Some(Box::new(stage.job()));
+        stage.settle(Settlement::Hold { host: "x.org".into(), job }, &[]);
+    }),
+    ("settle", Stage::in_flight, |stage| {
+        // A start that was not needed: the script looks whose jobs wait.
+        let text = stage.text.clone();
+        stage.raw::<i64>(&["ZADD", "@delayed", "99999999999999", &text]);
+        let news = HostNews::Unused { host: "x.org".into(), interval: Duration::from_millis(1) };
+        let retry = Settlement::Retry { job: Box::new(stage.job()), after: Duration::from_secs(60) };
+        stage.settle(retry, &[news]);
+    }),
+    ("settle", Stage::in_flight, |stage| {
+        let report = Report {
+            id: stage.job().id,
+            url: stage.text.clone(),
+            outcome: Outcome::Failed(Failure::Dns),
+            object: None,
+            status: 0,
+            attempts: 1,
+            duration_ms: 1,
+        };
+        stage.settle(Settlement::Report(Box::new(report)), &[]);
+    }),
+    (
+        "recover",
+        |stage| {
+            stage.in_flight();
+            let name = stage.bench.worker.to_string();
+            stage.raw::<i64>(&["ZADD", "@workers", "1", &name]);
+        },
+        |stage| {
+            let name = stage.bench.worker.to_string();
+            assert_eq!(stage.bench.runtime.block_on(stage.bench.queue.recover(&name)).unwrap(), Some(1));
+        },
+    ),
+    (
+        "dead_retry",
+        |stage| {
+            let text = stage.text.clone();
+            stage.raw::<String>(&["XADD", "@dead", "*", "id", ID, "url", &text, "reason", "dns", "job", &text]);
+            stage.dead = stage.bench.runtime.block_on(stage.bench.queue.dead_jobs(None, 10)).unwrap();
+        },
+        |stage| {
+            let moved = stage.bench.runtime.block_on(stage.bench.queue.settle_dead(DeadAction::Retry, &stage.dead));
+            assert_eq!(moved.unwrap(), 1);
+        },
+    ),
+    (
+        "purge",
+        |stage| {
+            stage.raw::<i64>(&["DEL", "@ready"]);
+            let text = stage.text.clone();
+            stage.raw::<i64>(&["RPUSH", "@ready", &text]);
+            stage.page = stage.bench.runtime.block_on(stage.bench.queue.waiting_page(WaitsIn::Ready)).unwrap();
+        },
+        |stage| {
+            let purged = stage.bench.runtime.block_on(stage.bench.queue.purge_page(WaitsIn::Ready, &stage.page));
+            assert_eq!(purged.unwrap(), 1);
+        },
+    ),
+    (
+        "batch_open",
+        |_| (),
+        |stage| {
+            let id = common::job::BatchId::from_random(fastrand::u64(..));
+            stage.bench.runtime.block_on(stage.bench.queue.open_batch(id, &stage.text, None)).unwrap();
+        },
+    ),
+    (
+        "batch_touch",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.touch_batch(&stage.bench.open)).unwrap();
+        },
+    ),
+    (
+        "batch_seal",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.seal_batch(&stage.bench.open, 1)).unwrap();
+        },
+    ),
+    (
+        "register",
+        |_| (),
+        |stage| {
+            let facts = [("hosts", stage.text.clone())];
+            stage.bench.runtime.block_on(stage.bench.queue.register(&WorkerName::fresh(), &facts)).unwrap();
+        },
+    ),
+    (
+        "heartbeat",
+        |_| (),
+        |stage| {
+            let facts = [("hosts", stage.text.clone())];
+            stage.bench.runtime.block_on(stage.bench.queue.heartbeat(&stage.bench.worker, &facts)).unwrap();
+        },
+    ),
+    ("run_alone", Stage::in_flight, |stage| {
+        let field = &stage.claimed[0].field;
+        assert!(stage.bench.runtime.block_on(stage.bench.queue.run_alone(&stage.bench.worker, field)).unwrap());
+    }),
+    (
+        "unregister",
+        |_| (),
+        |stage| {
+            assert!(stage.bench.runtime.block_on(stage.bench.queue.unregister(&stage.bench.worker)).unwrap());
+        },
+    ),
+    (
+        "dedup_forget",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.forget_links(std::slice::from_ref(&stage.text))).unwrap();
+        },
+    ),
+    (
+        "dedup_clear",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.forget_all_links()).unwrap();
+        },
+    ),
+];
+
+/// It sees digests only, which are numbers of ours; how many, `docs/performance.md` says.
+const OF_DIGESTS: [&str; 1] = ["dedup_split"];
+/// In front of other scripts.
+const SHARED: [&str; 2] = ["prelude", "hosts"];
+
+fn claim(stage: &mut Stage) {
+    let host_rate: HostRate = "5/s".parse().unwrap();
+    let request = ClaimRequest { host_rate: Some(host_rate), ..ClaimRequest::of(10) };
+    stage.bench.runtime.block_on(stage.bench.queue.claim(&stage.bench.worker, 2, &request)).unwrap();
+    let left: i64 = stage.raw(&["LLEN", "@ready"]);
+    assert_eq!(left, 0, "it was looked at");
+}
+
+/// How long the scripts took that ran since the last call, in microseconds.
+fn took(connection: &mut redis::Connection) -> u64 {
+    let info: String = redis::cmd("INFO").arg("commandstats").query(connection).unwrap();
+    let of = |command: &str| -> u64 {
+        let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
+        let usec = line.and_then(|line| line.split(',').find_map(|fact| fact.strip_prefix("usec=")));
+        usec.map_or(0, |usec| usec.parse().unwrap())
+    };
+    let took = of("evalsha") + of("eval");
+    redis::cmd("CONFIG").arg("RESETSTAT").query::<()>(connection).unwrap();
+    took
+}
+
+/// The least of some calls, as the machine may be busy with something else: as many as it takes to be below `enough`, up to ten.
+fn least(redis: &Redis, (_, prepare, run): &Case, text: &str, enough: u64) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..10 {
+        let bench = Bench::on(RawQueue::on(redis));
+        let mut stage = Stage { bench, text: text.to_owned(), claimed: Vec::new(), dead: Vec::new(), page: Vec::new() };
+        prepare(&mut stage);
+        let mut connection = redis.connect();
+        took(&mut connection);
+        run(&mut stage);
+        let took = took(&mut connection);
+        redis::cmd("FLUSHALL").query::<()>(&mut connection).unwrap();
+        least = least.min(took);
+        if least < enough {
+            break;
+        }
+    }
+    least
+}
+
+#[test]
+fn every_script_takes_time_by_the_length_of_what_strangers_wrote() {
+    let redis = Redis::private(&["--appendonly", "no"]);
+    let mut longest = (0, "", "");
+    for case in CASES {
+        // The scripts are loaded.
+        least(&redis, case, "https://x.org/1.jpg", u64::MAX);
+        let texts = [1, 64, 1024].map(|size| nasty(size * KIB));
+        let [short, middle, long] = &texts;
+        for (((what, short), (_, middle)), (_, long)) in short.iter().zip(middle).zip(long) {
+            let name = case.0;
+            // From the short one on: what is longer is measured again only where it took too long by the one before.
+            let of_short = least(&redis, case, short, CALL_MICROSECONDS).max(CALL_MICROSECONDS);
+            let of_middle = least(&redis, case, middle, of_short * GROWTH_MAX).max(CALL_MICROSECONDS);
+            assert!(
+                of_middle < of_short * GROWTH_MAX,
+                "{name} over {what}: {of_short} µs for 1 KiB, {of_middle} for 64"
+            );
+            let of_long = least(&redis, case, long, MICROSECONDS_MAX.min(of_middle * GROWTH_MAX));
+            assert!(of_long < MICROSECONDS_MAX, "{name} holds Redis for {of_long} µs over {what}");
+            assert!(
+                of_long < of_middle * GROWTH_MAX,
+                "{name} over {what}: {of_middle} µs for 64 KiB, {of_long} for 1 MiB"
+            );
+            longest = longest.max((of_long, name, what));
+        }
+    }
+    println!("the longest: {longest:?} µs");
+}
+
+/// Elements of a host that is held: small ones, and behind them as large ones as there may be, which have to be decoded.
+fn crowd() -> Vec<String> {
+    let small = (0..168).map(|n| format!(r#"{{"id":"0123456789ab80008{n:015x}","url":"http://x.org/{n}"}}"#));
+    let large = (0..340).map(|n| format!(r#"{{"url":"http://x.org/{n}","with":[{}1]}}"#, "{},".repeat(21_000)));
+    small.chain(large).collect()
+}
+
+fn hold(stage: &mut Stage) {
+    let (seconds, _): (u64, u64) = stage.raw(&["TIME"]);
+    let entry = format!(r#"{{"ends":{}000,"level":1,"why":"rate_limited"}}"#, seconds + 600);
+    stage.raw::<i64>(&["HSET", "@hosts", "x.org", &entry]);
+    stage.raw::<i64>(&["DEL", "@ready"]);
+}
+
+fn claim_some(stage: &mut Stage) {
+    let request = ClaimRequest { free_refusals: 10, ..ClaimRequest::of(64) };
+    let claim = stage.bench.runtime.block_on(stage.bench.queue.claim(&stage.bench.worker, 2, &request)).unwrap();
+    assert!(matches!(claim, Claim::Jobs { jobs, more: true, .. } if jobs.is_empty()), "all wait, and there are more");
+}
+
+const CROWDS: &[Case] = &[
+    (
+        "a claim of large ones behind small ones",
+        |stage| {
+            hold(stage);
+            for element in crowd() {
+                stage.raw::<i64>(&["RPUSH", "@ready", &element]);
+            }
+        },
+        claim_some,
+    ),
+    (
+        "a claim of large ones that are due behind small ones",
+        |stage| {
+            hold(stage);
+            for (n, element) in crowd().into_iter().enumerate() {
+                stage.raw::<i64>(&["ZADD", "@delayed", &n.to_string(), &element]);
+            }
+        },
+        claim_some,
+    ),
+    (
+        "a claim of bare links whose every byte is escaped",
+        |stage| {
+            hold(stage);
+            for n in 0..140 {
+                let element = format!("http://x.org/{n}{}", "\u{1}".repeat(10_800));
+                stage.raw::<i64>(&["RPUSH", "@ready", &element]);
+            }
+        },
+        claim_some,
+    ),
+    (
+        "a settle with many starts that were not needed",
+        |stage| {
+            let (seconds, _): (u64, u64) = stage.raw(&["TIME"]);
+            let soon = format!("{}000", seconds + 30);
+            for element in &crowd()[160..200] {
+                stage.raw::<i64>(&["ZADD", "@delayed", &soon, element]);
+            }
+            stage.in_flight();
+        },
+        |stage| {
+            let unused = |n: usize| HostNews::Unused { host: format!("{n}.org"), interval: Duration::from_millis(1) };
+            stage.settle(Settlement::Release, &(0..256).map(unused).collect::<Vec<_>>());
+        },
+    ),
+];
+
+#[test]
+fn no_call_takes_long_however_many_large_jobs_wait() {
+    let redis = Redis::private(&["--appendonly", "no"]);
+    for case in CROWDS {
+        let took = least(&redis, case, "https://x.org/1.jpg", MICROSECONDS_MAX);
+        println!("{}: {took} µs", case.0);
+        assert!(took < MICROSECONDS_MAX, "{} holds Redis for {took} µs", case.0);
+    }
+}
+
+#[test]
+fn no_script_is_left_out() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("common/src/queue/lua");
+    let there: BTreeSet<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".lua").to_owned())
+        .collect();
+    let named = CASES.iter().map(|(name, ..)| *name).chain(OF_DIGESTS).chain(SHARED);
+    assert_eq!(named.map(str::to_owned).collect::<BTreeSet<String>>(), there);
+}
