@@ -16,6 +16,8 @@ pub enum Act {
     Send(Vec<u8>),
     /// Sends bytes one by one, with a pause after each.
     Drip(Vec<u8>, Duration),
+    /// Sends parts one by one, with a pause after each.
+    DripParts(Vec<Vec<u8>>, Duration),
     /// Sends bytes again and again, until the other end is gone.
     Forever(Vec<u8>),
     /// Sends bytes again and again with a pause after each round, until the other end is gone.
@@ -222,7 +224,8 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
             // Whoever is at the other end may leave at any time.
             let done = match act {
                 Act::Send(bytes) => stream.write_all(&bytes).await,
-                Act::Drip(bytes, pause) => drip(&mut stream, &bytes, pause).await,
+                Act::Drip(bytes, pause) => drip(&mut stream, bytes.chunks(1), pause).await,
+                Act::DripParts(parts, pause) => drip(&mut stream, parts.iter().map(Vec::as_slice), pause).await,
                 Act::Forever(bytes) => loop {
                     if let Err(error) = stream.write_all(&bytes).await {
                         break Err(error);
@@ -263,9 +266,13 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn drip(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], pause: Duration) -> std::io::Result<()> {
-    for byte in bytes {
-        stream.write_all(&[*byte]).await?;
+async fn drip(
+    stream: &mut (impl AsyncWrite + Unpin),
+    parts: impl Iterator<Item = &[u8]>,
+    pause: Duration,
+) -> std::io::Result<()> {
+    for part in parts {
+        stream.write_all(part).await?;
         stream.flush().await?;
         tokio::time::sleep(pause).await;
     }

@@ -261,6 +261,27 @@ fn hostile() -> Vec<(&'static str, Vec<Act>, &'static str, &'static str, u64)> {
         ("redirect-to-script", redirect("javascript:alert(1)"), "rejected", "redirects", quick),
         ("redirect-to-data", redirect("data:image/gif;base64,R0lGODlh"), "rejected", "redirects", quick),
         ("redirect-to-ftp", redirect("ftp://127.0.0.1/a.gif"), "rejected", "redirects", quick),
+        (
+            "redirect-to-long-host",
+            redirect(&format!("http://{}.example/a.gif", "y".repeat(250))),
+            "rejected",
+            "redirects",
+            quick,
+        ),
+        (
+            "redirect-to-long-user",
+            redirect(&format!("http://{}@127.0.0.1:1/a.gif", "y".repeat(5000))),
+            "rejected",
+            "redirects",
+            quick,
+        ),
+        (
+            "redirect-to-long-link",
+            redirect(&format!("http://127.0.0.1:1/{}", "y".repeat(17_000))),
+            "rejected",
+            "redirects",
+            quick,
+        ),
         ("redirect-to-nothing", redirect(""), "rejected", "redirects", quick),
         ("redirect-to-nonsense", redirect("http://["), "rejected", "redirects", quick),
         (

@@ -39,4 +39,5 @@ mod stopping;
 mod structure;
 mod telling;
 mod terminal;
+mod trickles;
 mod watching;

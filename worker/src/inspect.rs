@@ -74,13 +74,15 @@ pub(crate) struct Inspector {
     head: Vec<u8>,
     media_type: Option<MediaType>,
     dimensions: Option<Dimensions>,
+    /// It is worth another look once it is so long. A body that comes byte by byte would be looked at 65,000 times.
+    next_look_bytes: usize,
     /// Nothing more is learnt from further bytes.
     done: bool,
 }
 
 impl Inspector {
     pub(crate) fn new(demands: Demands) -> Inspector {
-        Inspector { demands, head: Vec::new(), media_type: None, dimensions: None, done: false }
+        Inspector { demands, head: Vec::new(), media_type: None, dimensions: None, next_look_bytes: 0, done: false }
     }
 
     /// Takes the next part of the body.
@@ -103,7 +105,7 @@ impl Inspector {
             }
         }
         self.head.extend_from_slice(part);
-        if !is_first {
+        if !is_first && (self.head.len() >= self.next_look_bytes || self.head.len() == HEADER_BYTES_MAX) {
             let head = std::mem::take(&mut self.head);
             self.look_at_part(&head)?;
             if !self.done {
@@ -136,8 +138,21 @@ impl Inspector {
             None if may_be_without_dimensions(head, media_type, seen) => {}
             None => return Err(Rejection::NotImage),
         }
+        self.next_look_bytes = head.len() + head.len() / 4;
         self.done = self.dimensions.is_some() || is_video(media_type) || seen != Seen::Part;
         Ok(())
+    }
+
+    /// Looks at what there is of a body that breaks off, as far as that was not done yet: what it is says more than how it ended.
+    ///
+    /// # Errors
+    /// As [`Inspector::feed`].
+    pub(crate) fn look_at_rest(&mut self) -> Result<(), Rejection> {
+        if self.done {
+            return Ok(());
+        }
+        let head = std::mem::take(&mut self.head);
+        self.look_at_part(&head)
     }
 
     /// The verdict, once the whole body was fed.
@@ -294,6 +309,24 @@ mod tests {
         let frame = b"\xff\xc0\0\x0b\x08\0\x05\0\x07\x01\x01\x11\0";
         let scan = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0\0\xff\xd9";
         [b"\xff\xd8", &*comment.repeat(comments), &fill, frame, &fill, scan].concat()
+    }
+
+    #[test]
+    fn the_verdict_over_a_body_that_breaks_off_does_not_depend_on_how_it_arrived() {
+        // 7 by 5 pixels, said behind 60,000 bytes.
+        let body = [jpeg(1, 0), vec![0; 6000]].concat();
+        let demands = Demands { min_size: Some((100, 100)), ..any() };
+        for length in [600, 50_000, 60_000, 60_030, 61_000, 64_000, 66_000] {
+            let verdict = |chunk: usize| {
+                let mut inspector = Inspector::new(demands);
+                body[..length].chunks(chunk).try_for_each(|part| inspector.feed(part))?;
+                inspector.look_at_rest()
+            };
+            for chunk in [1000, 10] {
+                assert_eq!(verdict(chunk), verdict(100_000), "{length} bytes in parts of {chunk}");
+            }
+            assert_eq!(verdict(10).is_err(), length > 60_020, "{length}");
+        }
     }
 
     #[test]

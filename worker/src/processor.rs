@@ -212,9 +212,17 @@ impl Processor {
         let mut upload = self.storage.upload();
         let setback = |rejection: Rejection| Setback::from(rejection).with_status(status);
         let storage_failed = |error: io::Error| Obstacle::Storage(error, status);
-        while let Some(chunk) = body.chunk().await? {
+        loop {
+            let chunk = match body.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(broken_off) => {
+                    inspector.look_at_rest().map_err(setback)?;
+                    return Err(broken_off.into());
+                }
+            };
             inspector.feed(&chunk).map_err(setback)?;
-            upload.write(chunk).await.map_err(storage_failed)?;
+            body.holding_back(upload.write(chunk)).await.map_err(storage_failed)?;
         }
         stopwatch.ended(Phase::Body);
         drop(body);

@@ -6,13 +6,14 @@
 
 use super::connect_timer::{self, timed};
 use super::resolver::{LookupError, Resolver};
+use super::turns::{Backlog, Bytes, Frames, InTurns};
 use crate::address_guard::AddressGuard;
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
@@ -21,12 +22,12 @@ use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -176,9 +177,9 @@ impl Service<Uri> for Dialer {
             };
             // One byte is the least, and is passed by: who reads has room for more.
             let ahead = if is_https { READ_AHEAD_UNDER_TLS } else { 1 };
-            let fair = Fair { stream: stream.into_inner(), read_in_a_row: 0 };
-            let stream = TokioIo::new(BufReader::with_capacity(ahead, fair));
-            Ok(Dialed { stream, proxied, _open: Open::count(open) })
+            let stream = InTurns::new(stream.into_inner(), Bytes::default());
+            let stream = TokioIo::new(BufReader::with_capacity(ahead, stream));
+            Ok(Dialed { stream, proxied, how: Use::default(), _open: Open::count(open) })
         })
     }
 }
@@ -200,90 +201,46 @@ impl Drop for Open {
     }
 }
 
-/// What a connection may read before others get their turn. A server that floods its connection (a million `103 Early Hints`,
-/// say) would keep the one thread for as long as tokio lets a task read on: 128 times a full buffer, 0.1 s of parsing.
-const READ_IN_A_ROW_MAX: usize = 64 << 10;
-
 /// What is read ahead of TLS, bytes: rustls asks for 4 KiB at a time, which is 16 calls for a picture of 65 KB. Plain HTTP
 /// reads into hyper's own buffer, past this one.
 const READ_AHEAD_UNDER_TLS: usize = 32 << 10;
 
-/// A TCP connection whose reading lets others have their turn.
-#[derive(Debug)]
-struct Fair {
-    stream: TcpStream,
-    read_in_a_row: usize,
-}
-
-impl AsyncRead for Fair {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_in_a_row >= READ_IN_A_ROW_MAX {
-            self.read_in_a_row = 0;
-            // Woken at once, eight floods would have the runtime look at the network every 61 turns of theirs only. This way it
-            // looks once each has had one.
-            let _ = pin!(tokio::task::yield_now()).poll(context);
-            return Poll::Pending;
-        }
-        let before = into.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, into);
-        self.read_in_a_row = if result.is_ready() { self.read_in_a_row + into.filled().len() - before } else { 0 };
-        result
-    }
-}
-
-impl AsyncWrite for Fair {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-}
-
-/// Whether a connection has answered before. It comes with each answer, and with each error that a connection met.
+/// How a connection is used: whether it has answered before, and what of its frames nobody has taken. It comes with each answer, and
+/// with each error that a connection met.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Use(Arc<AtomicBool>);
+pub(super) struct Use {
+    has_answered: Arc<AtomicBool>,
+    backlog: Backlog,
+}
 
 impl Use {
     pub(super) fn has_answered(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_answered(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 }
 
 /// A connection to the target, or to the proxy in front of it.
 #[derive(Debug)]
 pub(super) struct Dialed {
-    stream: TokioIo<BufReader<Fair>>,
+    stream: TokioIo<BufReader<InTurns<TcpStream, Bytes>>>,
     /// Requests are written in the form that a proxy expects.
     proxied: bool,
+    how: Use,
     _open: Open,
 }
 
 impl Connection for Dialed {
     fn connected(&self) -> Connected {
         // The addresses of both ends, which TcpStream's own answer asks the system for, are of no use to anybody here.
-        Connected::new().proxy(self.proxied).extra(Use::default())
+        Connected::new().proxy(self.proxied).extra(self.how.clone())
     }
 }
 
@@ -370,8 +327,17 @@ impl Connector {
     }
 }
 
+/// A connection as requests are sent on it: plain or behind TLS.
+type Plaintext = TokioIo<MaybeHttpsStream<Dialed>>;
+
+impl Connection for InTurns<Plaintext, Option<Frames>> {
+    fn connected(&self) -> Connected {
+        self.stream().inner().connected()
+    }
+}
+
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<Dialer> as Service<Uri>>::Response;
+    type Response = TokioIo<InTurns<Plaintext, Option<Frames>>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -384,7 +350,14 @@ impl Service<Uri> for Connector {
         let (timeout, metrics) = (self.timeout, Arc::clone(&self.metrics));
         Box::pin(async move {
             match tokio::time::timeout(timeout, timed(&metrics, connecting)).await {
-                Ok(Ok(connection)) => Ok(connection),
+                Ok(Ok(connection)) => {
+                    let connected = connection.connected();
+                    let mut about = hyper::http::Extensions::new();
+                    connected.get_extras(&mut about);
+                    let backlog = about.get::<Use>().map(Use::backlog).cloned().unwrap_or_default();
+                    let frames = connected.is_negotiated_h2().then(|| Frames::of(backlog));
+                    Ok(TokioIo::new(InTurns::new(TokioIo::new(connection), frames)))
+                }
                 Ok(Err(error)) if error.is::<NoConnection>() => Err(error),
                 Ok(Err(error)) => Err(ConnectFailure::Tls(error).into()),
                 Err(_) => Err(ConnectFailure::TimedOut.into()),

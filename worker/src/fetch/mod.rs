@@ -8,9 +8,11 @@
 mod connect_timer;
 mod connector;
 mod resolver;
+mod turns;
 
 use self::connector::{ConnectFailure, Connector, Dialling, Proxies, Use};
 use self::resolver::Resolver;
+use self::turns::Backlog;
 use crate::address_guard::AddressGuard;
 use crate::attempt::{SERVER_WAIT_MAX, Setback, meaning_of_status};
 use crate::cli::Config;
@@ -19,7 +21,9 @@ use crate::metrics::Metrics;
 use crate::robots::Robots;
 use base64::Engine;
 use bytes::Bytes;
+use common::link::in_bounds;
 use common::outcome::{Failure, Rejection};
+use futures_util::future::poll_immediate;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
@@ -32,6 +36,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -159,6 +164,7 @@ impl Fetcher {
             let setback = |rejection: Rejection| Setback::from(rejection).with_status(status);
             if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, response.headers().get(LOCATION)) {
                 let next = location.to_str().ok().and_then(|text| target.join(text).ok());
+                let next = next.filter(|next| in_bounds(next).is_ok());
                 target = next.ok_or_else(|| setback(Rejection::Redirects))?;
                 if self.content.placeholders.know_redirect(target.path()) {
                     return Err(setback(Rejection::Removed));
@@ -177,9 +183,11 @@ impl Fetcher {
                 return Err(Setback::from(Failure::Truncated).with_status(status));
             }
             self.check_head(&response).map_err(setback)?;
+            let backlog = response.extensions().get::<Use>().map(|connection| connection.backlog().clone());
             let body = response.into_body();
             return Ok(Body {
                 body,
+                backlog: backlog.unwrap_or_default(),
                 status,
                 bytes_left: self.body_bytes_max,
                 idle_timeout: self.idle_timeout,
@@ -282,6 +290,8 @@ impl Fetcher {
 #[derive(Debug)]
 pub(crate) struct Body {
     body: Incoming,
+    /// Of its connection.
+    backlog: Backlog,
     status: u16,
     bytes_left: u64,
     idle_timeout: Duration,
@@ -307,6 +317,18 @@ impl Body {
         self.status
     }
 
+    /// Waits for `stored`, and holds its connection back meanwhile: what a server sends on ahead would lie in memory.
+    ///
+    /// Cancel safety: that of `stored`.
+    pub(crate) async fn holding_back<T>(&self, stored: impl Future<Output = T>) -> T {
+        let mut stored = pin!(stored);
+        if let Some(done) = poll_immediate(stored.as_mut()).await {
+            return done;
+        }
+        let _waiting = self.backlog.wait();
+        stored.await
+    }
+
     /// The next part, or `None` at the end.
     ///
     /// # Errors
@@ -314,10 +336,17 @@ impl Body {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Setback> {
         let status = self.status;
         loop {
-            match tokio::time::timeout(self.idle_timeout, self.body.frame()).await {
+            // What has arrived is taken at once. A timer for each part would let the runtime go on to other tasks after 128 of
+            // them, and an HTTP/2 connection reads thousands in its turn: those that wait would take 300 bytes each.
+            let arrived = match poll_immediate(self.body.frame()).await {
+                Some(arrived) => Ok(arrived),
+                None => tokio::time::timeout(self.idle_timeout, self.body.frame()).await,
+            };
+            match arrived {
                 Ok(Some(Ok(frame))) => {
                     // Trailers have nothing to say, and are bounded by hyper.
                     let Ok(chunk) = frame.into_data() else { continue };
+                    self.backlog.took();
                     self.received.bytes += chunk.len() as u64;
                     return match self.bytes_left.checked_sub(chunk.len() as u64) {
                         Some(left) => {
@@ -366,7 +395,7 @@ impl Clients {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
             .pool_max_idle_per_host(host_concurrency)
-            .http1_max_buf_size((HTTP1_AHEAD_BYTES_MAX / concurrency.max(1)).clamp(32 << 10, 400 << 10))
+            .http1_max_buf_size((HTTP1_AHEAD_BYTES_MAX / concurrency.max(1)).clamp(32 << 10, 128 << 10))
             .http2_max_header_list_size(HTTP2_HEADERS_BYTES_MAX)
             .http2_initial_stream_window_size(stream_window)
             .http2_initial_connection_window_size(connection_window)

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use common::outcome::Rejection;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -222,8 +222,18 @@ impl Unfinished {
     }
 
     fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
+        // All in one call: a large part may have a few bytes on either side.
+        let mut parts: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut parts = &mut parts[..];
+        while !parts.is_empty() {
+            match self.file.write_vectored(parts) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut parts, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         for chunk in chunks {
-            self.file.write_all(chunk)?;
             self.hasher.update(chunk);
             self.bytes += chunk.len() as u64;
         }
