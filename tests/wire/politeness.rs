@@ -174,7 +174,9 @@ fn a_slow_host_in_front_holds_up_nobody_and_nothing_is_lost() {
     }
     push_images(&mut queue, &quick, 300);
     let _worker = Worker::start(&queue, storage.path(), &["--host-concurrency", "4"]);
-    until("the quick host's jobs are done", Duration::from_secs(20), || (quick.requests_in_all() == 300).then_some(()));
+    // Their results as well: what was asked and is not settled yet is in flight, and on a busy machine that is many.
+    until("the quick host's jobs are done", Duration::from_secs(20), || (queue.results_len() >= 300).then_some(()));
+    assert_eq!(quick.requests_in_all(), 300);
     assert!(slow.requests_in_all() < 50, "and not because the slow host's are");
     let in_flight = format!("@inflight:{}", queue.workers().remove(0));
     let script = "return {redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]), \
