@@ -375,6 +375,16 @@ const CROWDS: &[Case] = &[
         claim_some,
     ),
     (
+        "a claim of jobs that are the same to the last byte",
+        |stage| {
+            hold(stage);
+            for _ in 0..600 {
+                stage.raw::<i64>(&["RPUSH", "@ready", &format!(r#"{{"id":"{ID}","url":"http://x.org/1.jpg"}}"#)]);
+            }
+        },
+        claim_some,
+    ),
+    (
         "a settle with many starts that were not needed",
         |stage| {
             let (seconds, _): (u64, u64) = stage.raw(&["TIME"]);

@@ -251,7 +251,7 @@ end
 for i = 1, #staying, 1000 do
   redis.call('ZADD', KEYS[2], unpack(staying, i, math.min(i + 999, #staying)))
 end
-for i = 1, #parking, 2 do put_to_wait(KEYS[2], parking[i], parking[i + 1], now * 1000) end
+for i = 1, #parking, 2 do put_to_wait(KEYS[2], parking[i], parking[i + 1], now * 1000 + i) end
 for i = 1, #rotating, 1000 do
   redis.call('RPUSH', KEYS[1], unpack(rotating, i, math.min(i + 999, #rotating)))
 end

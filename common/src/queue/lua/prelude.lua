@@ -42,7 +42,8 @@ end
 local ID = '^{"id":"(' .. string.rep('%x', 32) .. ')"'
 
 -- Puts a job where it waits for its time. One that waits there already, the same to the last byte, was pushed twice, and a set
--- would keep one of the two: blanks behind it, two for a digit of a number, tell them apart and mean nothing in JSON.
+-- would keep one of the two: blanks behind it, two for a digit of a number, tell them apart and mean nothing in JSON. Each job of a
+-- call comes with a number of its own, so that one try more is enough.
 local function put_to_wait(delayed, at, payload, number)
   local member = payload
   while redis.call('ZADD', delayed, 'NX', at, member) == 0 do

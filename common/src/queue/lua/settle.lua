@@ -180,7 +180,7 @@ for job = 1, jobs do
 end
 save_hosts(KEYS[9], now)
 for payload in pairs(forward) do redis.call('ZADD', KEYS[4], 'XX', now, payload) end
-for w = 1, #waiting, 2 do put_to_wait(KEYS[4], waiting[w], waiting[w + 1], now * 1000) end
+for w = 1, #waiting, 2 do put_to_wait(KEYS[4], waiting[w], waiting[w + 1], now * 1000 + w) end
 for _, link in ipairs(known) do
   local bucket, digest = string.match(link, '^(%d+) (%d+)$')
   bucket = KEYS[tonumber(bucket) or 0]
