@@ -47,8 +47,7 @@ const BUFFERED_BYTES_MAX: usize = 5 << 20;
 const HAND_OVER_BYTES_MAX: usize = 64 << 10;
 /// A smaller part is copied into a buffer of the upload's own before it waits; a larger one waits as it came. A part pins the whole
 /// buffer that its connection read it into, however few bytes of it are its own: one byte a packet held 4 KB for each, 4 GB in
-/// 90 s. At this size copies are 2 to 3 µs for a picture of 65 KB, and a part pins eight times its length at most, as
-/// the buffers of connections are bounded (`fetch`).
+/// 90 s. A part of this size pins eight times its length at most, as the buffers of connections are bounded (`fetch`).
 const OWN_BUFFER_BELOW_BYTES: usize = 32 << 10;
 /// Room for small parts is taken in such pieces.
 const ROOM_AHEAD_BYTES: usize = 8 << 10;
