@@ -94,9 +94,9 @@ impl Keys {
     pub fn dedup(&self, bucket: u64) -> String {
         self.key(&format!("dedup:{bucket:x}"))
     }
-    /// HASH: what Imgur said last about a budget. It belongs to an account, not to a queue.
-    pub fn imgur_credits(account: &str) -> String {
-        format!("imgq:imgur:{account}")
+    /// HASH: what a service (`imgur`) said last about a budget. It belongs to an account there, not to a queue.
+    pub fn budget(service: &str, account: &str) -> String {
+        format!("imgq:{service}:{account}")
     }
     /// HASH: how many buckets there are, and how many links in them.
     pub fn dedup_meta(&self) -> String {

@@ -1,20 +1,15 @@
-//! What the producer and the worker agree on: links, jobs, outcomes, reports, retries, and the Redis queue between them.
+//! The vocabulary: what all crates agree on. Links, hosts, jobs, outcomes, reports, retries, types of media, names of keys,
+//! errors of the queue, and how all that is written for people.
 //!
-//! `link`, `host`, `media`, `job`, `outcome`, `report`, `retry` and `exposition` are pure: no I/O, no clock. Everything that speaks to Redis
-//! lives in `connect` and `queue`, and nowhere else.
+//! Everything here is pure: no I/O, no clock, no random numbers.
 
-pub mod connect;
 pub mod error;
-pub mod exposition;
 pub mod host;
 pub mod job;
 pub mod keys;
 pub mod link;
-pub mod listen;
 pub mod media;
 pub mod outcome;
-pub mod queue;
 pub mod report;
 pub mod retry;
-pub mod settings;
-pub mod telemetry;
+pub mod text;

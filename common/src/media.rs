@@ -139,6 +139,18 @@ impl FromStr for MediaTypes {
     }
 }
 
+/// Width and height, in pixels.
+pub type Dimensions = (u32, u32);
+
+/// What an object is by its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaInfo {
+    /// By its first bytes.
+    pub media_type: MediaType,
+    /// Where its header tells them.
+    pub dimensions: Option<Dimensions>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

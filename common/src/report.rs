@@ -3,7 +3,7 @@
 //! Fields whose value is empty are left out of the stream, and read back as empty.
 
 use crate::job::JobId;
-use crate::media::MediaType;
+use crate::media::{Dimensions, MediaType};
 use crate::outcome::Outcome;
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub struct StoredObject {
     /// What it is, by its bytes.
     pub media_type: MediaType,
     /// Width and height in pixels, where the header tells.
-    pub dimensions: Option<(u32, u32)>,
+    pub dimensions: Option<Dimensions>,
 }
 
 /// What a worker says about one finished job.

@@ -2,13 +2,9 @@
 
 #![no_main]
 
-#[allow(dead_code, reason = "all of it is the worker's, some of it is tried here")]
-#[path = "../../worker/src/inspect.rs"]
-mod inspect;
-
 use arbitrary::Arbitrary;
 use common::media::{MediaType, MediaTypes};
-use inspect::{Demands, Inspector};
+use content::{Demands, Inspector};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]

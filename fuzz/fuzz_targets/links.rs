@@ -2,9 +2,10 @@
 
 #![no_main]
 
-use common::link::{ImgurSites, Target, canonical_url, classify, for_logs, without_userinfo};
+use common::link::{canonical_url, for_logs, without_userinfo};
 use common::media::{MediaType, MediaTypes};
 use libfuzzer_sys::fuzz_target;
+use sources::{ImgurSites, Target, classify};
 use std::sync::LazyLock;
 use url::Url;
 

@@ -2,13 +2,8 @@
 
 #![no_main]
 
-#[allow(dead_code, reason = "all of it is the worker's, some of it is tried here")]
-#[path = "../../worker/src/storage/layout.rs"]
-mod layout;
-#[path = "../../worker/src/storage/layout_properties.rs"]
-mod layout_properties;
-
 use libfuzzer_sys::fuzz_target;
+use storage::layout_properties;
 
 fuzz_target!(|lines: &str| {
     let (one, other) = lines.split_once('\n').unwrap_or((lines, ""));

@@ -1,13 +1,13 @@
 //! Arguments of all commands. A command's own file says what it does with them.
 
-use crate::sources::{Format, Pages};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
-use common::listen::ListenAddress;
 use common::media::MediaTypes;
 use common::outcome::{Failure, Outcome, Rejection};
-use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
+use program::listen::ListenAddress;
+use program::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
+use sources::{Format, Pages};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -133,7 +133,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, env = "IMGUR_CLIENT_ID", value_name = "ID", help_heading = "Sources")]
     pub(crate) client_id: Option<String>,
     /// What the producer calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true, help_heading = "Sources")]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = program::settings::USER_AGENT, hide_default_value = true, help_heading = "Sources")]
     pub(crate) user_agent: String,
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct ImgurCreditsArgs {
     #[arg(long, env = "IMGUR_CLIENT_ID", value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// What the producer calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true)]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = program::settings::USER_AGENT, hide_default_value = true)]
     pub(crate) user_agent: String,
     /// Print one JSON object
     #[arg(long)]

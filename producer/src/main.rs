@@ -2,8 +2,6 @@
 
 mod cli;
 mod commands;
-mod dashboard;
-mod sources;
 mod view;
 
 fn main() -> std::process::ExitCode {

@@ -4,14 +4,14 @@
 //! The model is the contract, not the scripts: what each operation has to do to each job, without keys, arguments and
 //! order of commands. Times are Redis' own: a look checks that they lie where they have to, and the model takes them over.
 
+use ::queue::{
+    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LEASE, LeaseField, OpenBatch, Queue, Reconciled, Settlement,
+    WorkerName,
+};
 use common::error::QueueError;
 use common::job::{BatchId, Job, JobId};
 use common::media::MediaType;
 use common::outcome::{Failure, Outcome, Rejection};
-use common::queue::{
-    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LEASE, LeaseField, OpenBatch, Queue, Reconciled, Settlement,
-    WorkerName,
-};
 use common::report::{Report, StoredObject};
 use harness::{RawQueue, Redis};
 use proptest::prelude::*;

@@ -2,8 +2,8 @@
 //! whole. And what the queue remembers of hosts, where nobody can understand it.
 
 use super::scripts::{Bench, batch, chunk, failed, one_of_each};
+use ::queue::{ClaimRequest, DeadAction, WaitsIn};
 use common::error::QueueError;
-use common::queue::{ClaimRequest, DeadAction, WaitsIn};
 use harness::{Origin, RawQueue, Worker, until};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn claim(bench: &mut Bench) -> Result<(), QueueError> {
 
 fn settle(bench: &mut Bench) -> Result<(), QueueError> {
     let jobs = match bench.runtime.block_on(bench.queue.reconcile(&bench.worker, bench.number))? {
-        common::queue::Reconciled::Holds(mut jobs) => {
+        ::queue::Reconciled::Holds(mut jobs) => {
             jobs.sort_by_key(|job| job.field.order());
             jobs
         }

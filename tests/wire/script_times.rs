@@ -2,13 +2,13 @@
 //! holds Redis for 50 ms. Redis itself says how long it took.
 
 use super::scripts::{Bench, batch};
-use common::host::HostRate;
-use common::job::{Job, JobId};
-use common::outcome::{Failure, Outcome};
-use common::queue::{
+use ::queue::{
     Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, LeaseField, Reconciled, Settlement, WaitsIn,
     WorkerName,
 };
+use common::host::HostRate;
+use common::job::{Job, JobId};
+use common::outcome::{Failure, Outcome};
 use common::report::Report;
 use harness::{RawQueue, Redis};
 use std::collections::BTreeSet;
@@ -413,10 +413,12 @@ fn no_call_takes_long_however_many_large_jobs_wait() {
 
 #[test]
 fn no_script_is_left_out() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("common/src/queue/lua");
-    let there: BTreeSet<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".lua").to_owned())
+    let queue = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("queue/src");
+    let folders = std::fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let there: BTreeSet<String> = folders
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter_map(|name| name.strip_suffix(".lua").map(str::to_owned))
         .collect();
     let named = CASES.iter().map(|(name, ..)| *name).chain(OF_DIGESTS).chain(SHARED);
     assert_eq!(named.map(str::to_owned).collect::<BTreeSet<String>>(), there);

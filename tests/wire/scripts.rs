@@ -3,12 +3,12 @@
 //!
 //! The operations are called; what they did is read with raw commands.
 
-use common::job::{BatchId, Job, JobId};
-use common::outcome::{Failure, Outcome};
-use common::queue::{
+use ::queue::{
     Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WaitsIn,
     WorkerName,
 };
+use common::job::{BatchId, Job, JobId};
+use common::outcome::{Failure, Outcome};
 use common::report::Report;
 use harness::RawQueue;
 use std::collections::BTreeMap;

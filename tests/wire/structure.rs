@@ -1,4 +1,4 @@
-//! The rules of the layout, kept by reading the sources.
+//! The rules of the layout, kept by reading the sources and the manifests.
 
 use std::path::{Path, PathBuf};
 
@@ -33,9 +33,9 @@ fn without_tests(code: &str) -> &str {
     code.split("#[cfg(test)]\nmod tests").next().unwrap_or(code)
 }
 
-fn only_in(folders: &[&str], word: &str, allowed: &[&str]) {
+fn only_in(word: &str, allowed: &[&str]) {
     let mut seen = false;
-    for (name, code) in folders.iter().flat_map(|folder| sources(folder)) {
+    for (name, code) in all_folders().iter().flat_map(|folder| sources(folder)) {
         let path = format!("{word}::");
         let used = code
             .match_indices(&path)
@@ -47,42 +47,70 @@ fn only_in(folders: &[&str], word: &str, allowed: &[&str]) {
     assert!(seen, "nobody names {word}: the rule has lost its subject");
 }
 
+/// The crates of the programs, and which of the others each may know.
+const CRATES: [(&str, &[&str]); 9] = [
+    ("common", &[]),
+    ("program", &[]),
+    ("queue", &["common"]),
+    ("storage", &["common"]),
+    ("content", &["common"]),
+    ("sources", &["common"]),
+    ("dashboard", &["common", "program", "queue"]),
+    ("producer", &["common", "dashboard", "program", "queue", "sources"]),
+    ("worker", &["common", "content", "program", "queue", "storage"]),
+];
+
+fn all_folders() -> Vec<String> {
+    CRATES.iter().map(|(name, _)| format!("{name}/src")).collect()
+}
+
 #[test]
 fn only_the_queue_names_the_redis_client() {
-    only_in(&["common/src", "producer/src", "worker/src"], "redis", &["common/src/queue/", "common/src/connect.rs"]);
+    only_in("redis", &["queue/src/"]);
 }
 
 #[test]
 fn only_the_fetchers_name_an_http_client() {
-    let folders = ["common/src", "producer/src", "worker/src"];
-    only_in(&folders, "reqwest", &["producer/src/sources/"]);
+    only_in("reqwest", &["sources/src/"]);
     for client in ["hyper_rustls", "rustls"] {
-        only_in(&folders, client, &["worker/src/fetch/"]);
+        only_in(client, &["worker/src/fetch/"]);
     }
     // The other end of the same library answers scrapes, and browsers.
     for both in ["hyper", "hyper_util"] {
-        let servers = ["worker/src/fetch/", "worker/src/metrics/server.rs", "producer/src/dashboard/server.rs"];
-        only_in(&folders, both, &servers);
+        only_in(both, &["worker/src/fetch/", "worker/src/metrics/server.rs", "dashboard/src/server.rs"]);
     }
 }
 
 #[test]
-fn producer_and_worker_never_meet() {
-    for (one, other) in [("producer", "worker"), ("worker", "producer")] {
-        let manifest = std::fs::read_to_string(root().join(one).join("Cargo.toml")).unwrap();
-        assert!(!manifest.lines().any(|line| line.starts_with(other)), "{one} depends on {other}");
+fn arrows_between_crates_run_one_way() {
+    for (name, may_know) in CRATES {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let knows = |other: &str| manifest.lines().any(|line| line.starts_with(&format!("{other}.workspace")));
+        for (other, _) in CRATES {
+            assert_eq!(knows(other), may_know.contains(&other), "{name} and {other}");
+        }
     }
 }
 
 #[test]
 fn pure_modules_do_no_io_and_know_no_clock() {
-    let pure = ["link", "host", "media", "job", "outcome", "report", "retry", "keys", "exposition"]
-        .map(|name| format!("common/src/{name}.rs"));
-    let worker = ["address_guard", "attempt", "inspect", "placeholders", "robots", "storage/layout"]
-        .map(|name| format!("worker/src/{name}.rs"));
-    let producer = ["view/advice", "view/style", "view/summary"].map(|name| format!("producer/src/{name}.rs"));
-    let all: Vec<_> = ["common/src", "worker/src", "producer/src"].iter().flat_map(|folder| sources(folder)).collect();
-    for name in pure.iter().chain(&worker).chain(&producer) {
+    let mut pure: Vec<String> = sources("common/src").into_iter().map(|(name, _)| name).collect();
+    let others = [
+        "program/src/exposition",
+        "storage/src/layout",
+        "content/src/inspect",
+        "content/src/placeholders",
+        "sources/src/imgur/target",
+        "worker/src/address_guard",
+        "worker/src/attempt",
+        "worker/src/robots",
+        "producer/src/view/advice",
+        "producer/src/view/style",
+        "producer/src/view/summary",
+    ];
+    pure.extend(others.map(|name| format!("{name}.rs")));
+    let all: Vec<_> = all_folders().iter().flat_map(|folder| sources(folder)).collect();
+    for name in &pure {
         let (_, code) = all.iter().find(|(path, _)| path == name).unwrap_or_else(|| panic!("{name} is there"));
         for word in ["std::fs", "std::env", "tokio::", "Instant::", "SystemTime::now", "fastrand::", "std::net::Tcp"] {
             assert!(!without_tests(code).contains(word), "{name} is pure, and names {word}");
@@ -97,21 +125,27 @@ fn a_main_is_short_and_a_script_is_used() {
         let body = code.split("fn main").nth(1).unwrap();
         assert!(body.lines().count() <= 10, "{name}");
     }
-    let rust: String = sources("common/src/queue").into_iter().map(|(_, code)| code).collect();
-    for entry in std::fs::read_dir(root().join("common/src/queue/lua")).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().trim_end_matches(".lua").to_owned();
-        let is_run = rust.contains(&format!("script!(\"{name}\""));
-        let is_shared = rust.contains(&format!("include_str!(\"lua/{name}.lua\")"));
-        assert!(is_run || is_shared, "{name}.lua is not used");
+    // A script lies beside the file that runs it.
+    let queue = sources("queue/src");
+    for folder in std::fs::read_dir(root().join("queue/src")).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        let of_folder = format!("queue/src/{}/", folder.file_name().to_string_lossy());
+        let beside: String =
+            queue.iter().filter(|(name, _)| name.starts_with(&of_folder)).map(|(_, code)| &**code).collect();
+        let (_, lib) = queue.iter().find(|(name, _)| name == "queue/src/lib.rs").unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let Some(name) = file.strip_suffix(".lua") else { continue };
+            let is_run = beside.contains(&format!("script!(\"{name}\""));
+            let is_shared = lib.contains(&format!("/{file}\")"));
+            assert!(is_run || is_shared, "{of_folder}{file} is not used");
+        }
     }
 }
 
 #[test]
 fn every_file_says_its_job_and_no_task_is_left_alone() {
-    for (name, code) in ["common/src", "producer/src", "worker/src", "tests/harness", "fuzz/fuzz_targets"]
-        .iter()
-        .flat_map(|f| sources(f))
-    {
+    let others = ["tests/harness", "fuzz/fuzz_targets"].map(str::to_owned);
+    for (name, code) in all_folders().iter().chain(&others).flat_map(|folder| sources(folder)) {
         let text = std::fs::read_to_string(root().join(&name)).unwrap();
         assert!(text.starts_with("//!"), "{name} does not open with its one job");
         // A task is kept in a variable, a set or a field.

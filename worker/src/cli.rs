@@ -3,20 +3,21 @@
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use common::host::HostRate;
-use common::listen::ListenAddress;
 use common::media::MediaTypes;
 use common::retry::RetryPolicy;
-use common::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
-use common::telemetry::LogFormat;
 use ipnet::IpNet;
+use program::listen::ListenAddress;
+use program::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_size, parse_storage};
+use program::telemetry::LogFormat;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::content::Verify;
-use crate::inspect::{Dimensions, parse_dimensions};
-use crate::storage::SyncPolicy;
-use crate::storage::layout::Layout;
+use common::media::Dimensions;
+use content::Verify;
+use content::parse_dimensions;
+use storage::SyncPolicy;
+use storage::layout::Layout;
 
 /// Downloads the jobs of a queue into storage. Start as many as you like, wherever you like.
 #[derive(Debug, Parser)]
@@ -98,7 +99,7 @@ struct DownloadArgs {
     #[arg(long, env = "IMGQ_PROXY_FROM_ENVIRONMENT", value_parser = BoolishValueParser::new())]
     proxy_from_environment: bool,
     /// What the worker calls itself
-    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = common::settings::USER_AGENT, hide_default_value = true)]
+    #[arg(long, env = "IMGQ_USER_AGENT", value_name = "TEXT", default_value = program::settings::USER_AGENT, hide_default_value = true)]
     user_agent: String,
 }
 

@@ -12,25 +12,26 @@ use crate::metrics::Metrics;
 use crate::processor::{Prepared, Processed, Processor, random_u128, report_crashed};
 use crate::settler::Outgoing;
 use crate::shutdown::{Shutdown, Stage};
-use crate::storage::Existing;
-use crate::storage::health::{Condition, Health};
-use common::error::{QueueError, ReconnectBackoff};
+use common::error::QueueError;
 use common::host::HostRate;
 use common::job::{Job, id_for_logs};
 use common::outcome::{Failure, Outcome};
-use common::queue::{
-    Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
-    WorkerName,
-};
 use common::retry::{DELAY_MAX, RetryPolicy};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use queue::ReconnectBackoff;
+use queue::{
+    Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
+    WorkerName,
+};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use storage::Existing;
+use storage::health::{Condition, Health};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 

@@ -6,8 +6,9 @@
 use crate::host_tally::HostTally;
 use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
-use common::error::{QueueError, ReconnectBackoff};
-use common::queue::{Heartbeat, Queue, WorkerHost, WorkerName};
+use common::error::QueueError;
+use queue::ReconnectBackoff;
+use queue::{Heartbeat, Queue, WorkerHost, WorkerName};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

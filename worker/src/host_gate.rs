@@ -4,7 +4,7 @@
 //! as many at once as one host gets from this worker, each at the time that it was given (under a rate). It also knows which
 //! lanes have more than they get done soon, and which hosts do nothing but fail.
 
-use common::queue::WaitingAt;
+use queue::WaitingAt;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;

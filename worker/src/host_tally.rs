@@ -1,6 +1,6 @@
 //! The host tally: what this worker did with which hosts lately, for people to look at. Nothing is decided by it.
 
-use common::queue::WorkerHost;
+use queue::WorkerHost;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

@@ -4,7 +4,7 @@
 //! confirmation.
 
 use crate::metrics::Metrics;
-use common::queue::{ClaimedJob, LeaseField};
+use queue::{ClaimedJob, LeaseField};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;

@@ -3,23 +3,19 @@
 mod address_guard;
 mod attempt;
 mod cli;
-mod content;
-mod decoding;
 mod dispatcher;
 mod fetch;
 mod heartbeater;
 mod host_gate;
 mod host_tally;
-mod inspect;
+mod judge;
 mod ledger;
 mod metrics;
-mod placeholders;
 mod processor;
 mod recoverer;
 mod robots;
 mod settler;
 mod shutdown;
-mod storage;
 mod storage_watch;
 mod supervisor;
 

@@ -2,22 +2,23 @@
 
 use crate::attempt::{Learnt, Setback, learnt};
 use crate::cli::Config;
-use crate::content::Content;
 use crate::fetch::Fetcher;
-use crate::inspect::{Demands, Inspector};
 use crate::metrics::{Metrics, Phase};
-use crate::storage::layout::Layout;
-use crate::storage::{Existing, Kind, Storage, Unstored, Wanted, Written};
 use common::host::{host_of, is_plain};
 use common::job::{Job, JobId, UnreadableJob};
 use common::link::{canonical_url, for_logs};
+use common::media::MediaInfo;
 use common::outcome::{Failure, Outcome, Rejection};
-use common::queue::{ClaimedJob, Settlement};
 use common::report::{Report, StoredObject};
 use common::retry::{Disposition, RetryPolicy, disposition};
+use content::Content;
+use content::Inspector;
+use queue::{ClaimedJob, Settlement};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::layout::Layout;
+use storage::{Existing, Storage, Unstored, Wanted, Written};
 use url::Url;
 
 /// A job that took its worker down so often is not run again.
@@ -227,10 +228,11 @@ impl Processor {
         stopwatch.ended(Phase::Body);
         drop(body);
         downloaded();
-        let (media_type, dimensions) = inspector.finish().map_err(setback)?;
+        let info = inspector.finish().map_err(setback)?;
+        let MediaInfo { media_type, dimensions } = info;
         let key = self.layout.key(url, media_type, self.storage.case());
         let is_surprise = self.layout.promised(url).is_some_and(|promised| promised != media_type);
-        let wanted = Wanted { kind: Kind { media_type, dimensions }, sha256: sha256_wanted };
+        let wanted = Wanted { info, sha256: sha256_wanted };
         let written = upload.finish(key.clone(), is_surprise, wanted).await.map_err(|unstored| match unstored {
             Unstored::Refused(rejection) => setback(rejection).into(),
             Unstored::Failed(error) => storage_failed(error),
@@ -242,15 +244,8 @@ impl Processor {
 
     /// Looks for the objects of jobs: those of an earlier run, or of an attempt whose result was lost.
     pub(crate) async fn look_up(&self, wanted: Vec<Vec<String>>) -> Vec<Option<Existing>> {
-        // Whether it is large enough is not asked here, or one that is too small would be downloaded to be refused again.
-        let demands = Demands { types: self.content.types, min_size: None, pixels_max: None };
-        let fits = move |head: &[u8]| {
-            let mut inspector = Inspector::new(demands);
-            let (media_type, dimensions) = inspector.feed(head).and_then(|()| inspector.finish()).ok()?;
-            Some(Kind { media_type, dimensions })
-        };
         let mut stopwatch = self.metrics.stopwatch(Instant::now());
-        let found = self.storage.find(wanted, fits).await;
+        let found = self.storage.find(wanted).await;
         stopwatch.ended(Phase::Lookup);
         found
     }
@@ -273,7 +268,7 @@ impl Processor {
 
     /// What was found, if it is the job's object; or why it would be refused if it came today.
     pub(crate) fn object_of(&self, prepared: &Prepared, found: Existing) -> Option<Result<StoredObject, Rejection>> {
-        let Existing { key, written: Written { bytes, sha256 }, kind: Kind { media_type, dimensions }, refused } =
+        let Existing { key, written: Written { bytes, sha256 }, info: MediaInfo { media_type, dimensions }, refused } =
             found;
         if prepared.job.sha256.as_ref().is_some_and(|wanted| *wanted != sha256) {
             return None;

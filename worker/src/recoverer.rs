@@ -2,7 +2,7 @@
 //!
 //! Every worker is one. Several may try at once: the script rechecks the expiry, so one of them succeeds.
 
-use common::queue::Queue;
+use queue::Queue;
 
 /// Recovers every worker of `expired`. An error leaves the rest to the next heartbeat of anybody.
 pub(crate) async fn recover_all(queue: &Queue, expired: &[String]) {

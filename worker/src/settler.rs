@@ -5,8 +5,8 @@
 use crate::host_tally;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use common::error::ReconnectBackoff;
-use common::queue::{ClaimedJob, HostNews, LeaseField, Queue, Settled, Settlement, WorkerName};
+use queue::ReconnectBackoff;
+use queue::{ClaimedJob, HostNews, LeaseField, Queue, Settled, Settlement, WorkerName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;

@@ -1,9 +1,9 @@
 //! The storage watch: notices a storage that is stuck, and probes a bad one until it can be used again.
 
-use crate::storage::Storage;
-use crate::storage::health::Condition;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Storage;
+use storage::health::Condition;
 
 /// How often a stuck writer is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -5,26 +5,27 @@
 //! by more processes.
 
 use crate::cli::Config;
-use crate::content::Content;
 use crate::dispatcher::{Dispatcher, End, Hands, Limits};
 use crate::fetch::Fetcher;
 use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
+use crate::judge::ImageJudge;
 use crate::ledger::Ledger;
 use crate::metrics::server::MetricsServer;
 use crate::metrics::{Metrics, Watched};
-use crate::placeholders::Placeholders;
 use crate::processor::Processor;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
-use crate::storage::Storage;
 use crate::storage_watch;
 use anyhow::Context;
 use common::error::QueueError;
-use common::listen::ListenAddress;
-use common::queue::{Queue, WorkerName};
+use content::Content;
+use content::Placeholders;
+use program::listen::ListenAddress;
+use queue::{Queue, WorkerName};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::Storage;
 use tokio::sync::mpsc;
 
 /// How long the last settlements may take when Redis does not answer; later they would meet the end of the lease.
@@ -33,7 +34,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(4);
 /// Runs a worker to its end.
 pub(crate) fn main(config: Config) -> ExitCode {
     let log_format = config.log_format;
-    common::telemetry::init("info", log_format);
+    program::telemetry::init("info", log_format);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -68,7 +69,8 @@ struct Unusable {
 async fn run(config: Config) -> anyhow::Result<()> {
     let (shutdown, _listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
     let content = Arc::new(content_of(&config)?);
-    let opened = Storage::open(&config.storage, config.concurrency, config.sync, Arc::clone(&content));
+    let opened =
+        Storage::open(&config.storage, config.concurrency, config.sync, Arc::new(ImageJudge(Arc::clone(&content))));
     let storage = opened.map_err(|error| Unusable {
         what: format!("cannot write to the storage {}: {error}", config.storage.display()),
         hint: format!(
@@ -223,7 +225,7 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
 /// Registers a name; after the first time Redis may be away, and is waited for.
 async fn register(queue: &Queue, worker: &WorkerName, config: &Config, shutdown: &Shutdown) -> anyhow::Result<()> {
     let facts = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("concurrency", config.concurrency.to_string())];
-    let mut backoff = common::error::ReconnectBackoff::default();
+    let mut backoff = queue::ReconnectBackoff::default();
     loop {
         match queue.register(worker, &facts).await {
             Ok(()) => return Ok(()),

@@ -3,8 +3,8 @@
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::BatchesArgs;
 use crate::view::style::{HEAD, paint};
-use crate::view::{bytes, duration, harmless};
-use common::queue::{BatchState, Queue};
+use common::text::{bytes, duration, harmless};
+use queue::{BatchState, Queue};
 use std::time::Duration;
 
 pub(super) async fn batches(queue: &Queue, args: &BatchesArgs) -> Result<Ended, CommandError> {

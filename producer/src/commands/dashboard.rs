@@ -2,10 +2,10 @@
 
 use super::{CommandError, Ended, print};
 use crate::cli::DashboardArgs;
-use crate::dashboard::{Dashboard, TOKEN_CHARACTERS_MIN};
-use common::listen::{ListenAddress, reachable};
-use common::queue::Queue;
-use common::settings::QueueArgs;
+use ::dashboard::{Dashboard, TOKEN_CHARACTERS_MIN};
+use program::listen::{ListenAddress, reachable};
+use program::settings::QueueArgs;
+use queue::Queue;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn dashboard(queue_args: &QueueArgs, args: DashboardArgs) -> Result<Ended, CommandError> {

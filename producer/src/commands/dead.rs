@@ -2,10 +2,10 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::{DeadChange, DeadCommand, DeadFilter};
-use crate::view::{count, harmless};
 use common::error::QueueError;
 use common::host::host_of;
-use common::queue::{DeadAction, DeadJob, Queue};
+use common::text::{count, harmless};
+use queue::{DeadAction, DeadJob, Queue};
 use url::Url;
 
 /// Dead jobs read, and moved, in one go.

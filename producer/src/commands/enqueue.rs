@@ -1,17 +1,18 @@
 //! `producer enqueue`: reads links out of sources and puts them on the queue, chunk by chunk, in flat memory.
 
 use super::rejects::Rejects;
+use super::shared_budget::ThroughQueue;
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::{EnqueueArgs, SourceArgs};
-use crate::sources::{ColumnNames, Found, ListOptions, Source, SourceError, SourceOptions, Sources, sites_from};
 use crate::view::progress::Reading;
-use crate::view::{count, duration};
-use common::error::{QueueError, ReconnectBackoff};
+use common::error::QueueError;
 use common::job::{BatchId, Wanted};
-use common::link::ImgurSites;
-use common::queue::{CHUNK_LINKS_MAX, Chunk, Durability, OpenBatch, Pushed, Queue, command_digest};
-use common::settings::QueueArgs;
+use common::text::{count, duration};
+use program::settings::QueueArgs;
+use queue::ReconnectBackoff;
+use queue::{CHUNK_LINKS_MAX, Chunk, Durability, OpenBatch, Pushed, Queue, command_digest};
 use serde::Serialize;
+use sources::{ColumnNames, Found, ImgurSites, ListOptions, Source, SourceError, SourceOptions, Sources, sites_from};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -134,7 +135,7 @@ pub(super) async fn enqueue_all(
     // For people; a list of a thousand URLs on the command line is not kept whole.
     let what: String = what.chars().take(200).collect();
     if args.client_id.is_some() {
-        sources.share_budget(Arc::new(queue.sibling()));
+        sources.share_budget(Arc::new(ThroughQueue(queue.sibling())));
     }
     let mut rejects = args.rejects.as_deref().map(|path| Rejects::create(path, &args.sources)).transpose()?;
     let mut pusher = begin(queue, &what, args).await?;

@@ -3,10 +3,10 @@
 use super::enqueue::open_sources;
 use super::{CommandError, Ended, open, print, print_json};
 use crate::cli::ForgetArgs;
-use crate::sources::Found;
-use crate::view::count;
-use common::queue::Queue;
-use common::settings::QueueArgs;
+use common::text::count;
+use program::settings::QueueArgs;
+use queue::Queue;
+use sources::Found;
 use std::collections::HashSet;
 
 /// Links that are forgotten in one go.

@@ -1,13 +1,15 @@
 //! `producer imgur-credits`: what is left of Imgur's budgets. It asks Imgur, and tells the other producers.
 
 use super::enqueue::imgur_sites;
+use super::shared_budget::ThroughQueue;
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::ImgurCreditsArgs;
-use crate::sources::{ListOptions, Pages, SourceOptions, Sources};
-use crate::view::duration;
 use common::media::MediaTypes;
-use common::queue::{ImgurCredits, Queue};
-use common::settings::QueueArgs;
+use common::text::duration;
+use program::settings::QueueArgs;
+use queue::Queue;
+use sources::ImgurCredits;
+use sources::{ListOptions, Pages, SourceOptions, Sources};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +27,7 @@ pub(super) async fn imgur_credits(queue_args: &QueueArgs, args: &ImgurCreditsArg
     let mut sources = Sources::new(Vec::new(), options)?;
     // Nobody needs a Redis to know what is left; with one the others are told.
     if let Ok(queue) = Queue::open(queue_args.redis_url(), &queue_args.queue).await {
-        sources.share_budget(Arc::new(queue));
+        sources.share_budget(Arc::new(ThroughQueue(queue)));
     }
     let credits = sources.imgur_credits().await?;
     if args.json {

@@ -12,18 +12,19 @@ mod purge;
 mod rejects;
 mod results;
 mod run;
+mod shared_budget;
 mod status;
 mod wait;
 mod workers;
 
 use crate::cli::{Cli, Command};
-use crate::sources::SourceError;
-use crate::view::harmless_lines;
 use crate::view::style::{BAD, HINT, paint};
 use common::error::QueueError;
-use common::queue::Queue;
-use common::settings::QueueArgs;
-use common::telemetry::LogFormat;
+use common::text::harmless_lines;
+use program::settings::QueueArgs;
+use program::telemetry::LogFormat;
+use queue::Queue;
+use sources::SourceError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -109,7 +110,7 @@ fn what_to_do_about(error: &io::Error) -> Option<&'static str> {
 /// Runs the command and prints its error, if any, with the remedy on a line of its own.
 pub(crate) fn main(cli: Cli) -> ExitCode {
     let log_format = cli.queue.log_format;
-    common::telemetry::init("warn", log_format);
+    program::telemetry::init("warn", log_format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

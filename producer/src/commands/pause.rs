@@ -1,7 +1,7 @@
 //! `producer pause` and `producer resume`.
 
 use super::{CommandError, Ended, print};
-use common::queue::Queue;
+use queue::Queue;
 
 pub(super) async fn set_paused(queue: &Queue, paused: bool) -> Result<Ended, CommandError> {
     queue.set_paused(paused).await?;

@@ -2,8 +2,8 @@
 
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::PurgeArgs;
-use crate::view::count;
-use common::queue::{DeadAction, Queue, Status, WaitsIn};
+use common::text::count;
+use queue::{DeadAction, Queue, Status, WaitsIn};
 
 /// Dead letters dropped in one go.
 const DEAD_PAGE: usize = 500;

@@ -1,8 +1,8 @@
 //! `--rejects FILE`: the bad lines of an enqueue, as JSON lines that can be mended and enqueued in their turn.
 
 use super::CommandError;
-use crate::sources::BadLine;
 use serde::Serialize;
+use sources::BadLine;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ struct Line<'a> {
     line: u64,
     why: &'a str,
     #[serde(flatten)]
-    rejected: &'a crate::sources::Rejected,
+    rejected: &'a sources::Rejected,
 }
 
 impl Rejects {

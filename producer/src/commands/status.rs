@@ -6,8 +6,8 @@ use crate::view::advice::Place;
 use crate::view::screen::Screen;
 use crate::view::style::{BAD, HEAD, POOR, of_outcome, paint};
 use crate::view::summary::{self, by_count};
-use crate::view::{bytes, count, duration, harmless};
-use common::queue::{BatchState, HostState, Queue, Status};
+use common::text::{bytes, count, duration, harmless};
+use queue::{BatchState, HostState, Queue, Status};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 

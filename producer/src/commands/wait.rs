@@ -5,9 +5,10 @@ use crate::cli::WaitArgs;
 use crate::view::advice::Place;
 use crate::view::progress::Progress;
 use crate::view::summary;
-use common::error::{QueueError, ReconnectBackoff};
+use common::error::QueueError;
 use common::job::BatchId;
-use common::queue::{BatchState, ENQUEUER_GONE_MS, Queue};
+use queue::ReconnectBackoff;
+use queue::{BatchState, ENQUEUER_GONE_MS, Queue};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -228,7 +229,7 @@ fn cut_off(state: &BatchState, silent_ms: u64) -> CommandError {
         message: format!(
             "batch {} is not complete: its enqueue ({}) was cut off {} s ago, after {} links, all of which are done",
             state.batch,
-            crate::view::harmless(&state.source),
+            common::text::harmless(&state.source),
             silent_ms / 1000,
             state.enqueued
         ),

@@ -3,8 +3,8 @@
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::JsonArgs;
 use crate::view::style::{HEAD, POOR, paint};
-use crate::view::{duration, harmless};
-use common::queue::{Queue, WorkerState};
+use common::text::{duration, harmless};
+use queue::{Queue, WorkerState};
 use std::time::Duration;
 
 pub(super) async fn workers(queue: &Queue, args: &JsonArgs) -> Result<Ended, CommandError> {

@@ -1,8 +1,8 @@
 //! The progress of a wait: a bar on a terminal, a plain line now and then elsewhere.
 
-use super::{bytes, duration};
-use common::queue::BatchState;
+use common::text::{bytes, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use queue::BatchState;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,8 @@
 
 use super::advice::{Place, what_next};
 use super::style::{BAD, HINT, of_outcome, paint};
-use super::{bytes, count, duration, harmless};
-use common::queue::BatchState;
+use common::text::{bytes, count, duration, harmless};
+use queue::BatchState;
 use std::time::Duration;
 
 /// Hosts that are named.

@@ -1,11 +1,11 @@
 //! `queue-bench`: the queue alone, for `scripts/bench.sh queue`. Workers that claim and settle at once, as if every download had
 //! been done: what is left is what Redis and its client cost. The queue is filled before, by `producer enqueue`.
 
+use ::queue::{Claim, ClaimRequest, LeaseField, Queue, Settlement, WorkerName};
 use clap::Parser;
 use common::job::Job;
 use common::media::MediaType;
 use common::outcome::Outcome;
-use common::queue::{Claim, ClaimRequest, LeaseField, Queue, Settlement, WorkerName};
 use common::report::{Report, StoredObject};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

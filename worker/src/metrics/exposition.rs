@@ -1,14 +1,13 @@
 //! The names of all numbers, what they mean, and the two forms of text that they are told in.
 //!
-//! The library writes OpenMetrics; `common/src/exposition` makes the older form of it.
+//! The library writes OpenMetrics; `program/src/exposition` makes the older form of it.
 
 use super::health::Watched;
 use super::instruments::{Counter, Histogram};
 use super::process::ProcessFacts;
 use super::{CLASSES, Metrics, Operation, Phase, STATUSES};
-use crate::storage::health::Condition;
-use common::exposition::in_the_older_form;
 use common::outcome::{Failure, Rejection};
+use program::exposition::in_the_older_form;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -16,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
+use storage::health::Condition;
 
 /// Nanoseconds in a second.
 const NANOS: f64 = 1e9;

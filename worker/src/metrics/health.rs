@@ -2,11 +2,11 @@
 
 use super::Operation;
 use crate::heartbeater::Vitals;
-use crate::storage::health::{Condition, Health};
 use common::error::QueueError;
-use common::queue::Queue;
+use queue::Queue;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use storage::health::{Condition, Health};
 
 /// What is known of Redis and of the worker's name in it.
 #[derive(Debug, Default)]

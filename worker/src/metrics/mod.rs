@@ -12,11 +12,11 @@ pub(crate) mod server;
 
 use common::error::QueueError;
 use common::outcome::{Failure, Outcome, Rejection};
-use common::queue::{Claim, Heartbeat, HostNews, LeaseField, Reconciled, Settled, Settlement};
 use health::Troubles;
 pub(crate) use health::Watched;
 use instruments::Presence;
 use instruments::{Counter, Gauge, Histogram};
+use queue::{Claim, Heartbeat, HostNews, LeaseField, Reconciled, Settled, Settlement};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Bounds of times, in nanoseconds: 100 µs to 120 s, which is the default of `--total-timeout`.

@@ -7,13 +7,13 @@
 use super::exposition::Exposition;
 use super::{Metrics, Watched};
 use bytes::Bytes;
-use common::exposition::{OPENMETRICS, PROMETHEUS, wants_openmetrics};
 use http_body_util::Full;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use program::exposition::{OPENMETRICS, PROMETHEUS, wants_openmetrics};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
@@ -69,7 +69,7 @@ impl MetricsServer {
                 }
             });
         })?;
-        tracing::info!("metrics at http://{}/metrics", common::listen::reachable(address));
+        tracing::info!("metrics at http://{}/metrics", program::listen::reachable(address));
         Ok(MetricsServer { stop: Some(stop), thread: Some(thread) })
     }
 }

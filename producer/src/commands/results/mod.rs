@@ -4,11 +4,11 @@ mod output;
 
 use super::{CommandError, Ended, print};
 use crate::cli::{ResultsArgs, ResultsFormat, Since};
-use crate::view::harmless;
 use common::error::QueueError;
-use common::queue::Queue;
 use common::report::ResultRow;
+use common::text::harmless;
 use output::Output;
+use queue::Queue;
 use std::time::Duration;
 
 /// Results read from Redis in one go.

@@ -2,8 +2,8 @@
 
 use crate::cli::ResultsFormat;
 use crate::view::style::{of_outcome, paint};
-use crate::view::{bytes, harmless};
 use common::report::ResultRow;
+use common::text::{bytes, harmless};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::errors::ParquetError;

@@ -8,9 +8,9 @@ use super::enqueue::{enqueue_all, how_it_ended, open_sources, summary};
 use super::{CommandError, Ended, print, wait};
 use crate::cli::RunArgs;
 use common::job::BatchId;
-use common::queue::Queue;
-use common::settings::QueueArgs;
 use private_redis::PrivateRedis;
+use program::settings::QueueArgs;
+use queue::Queue;
 use std::path::PathBuf;
 use std::time::Instant;
 use worker_processes::WorkerProcesses;
@@ -44,7 +44,7 @@ pub(super) async fn run(queue_args: &QueueArgs, args: RunArgs) -> Result<Ended, 
 async fn with_workers(
     queue_args: &QueueArgs,
     args: &RunArgs,
-    sources: crate::sources::Sources,
+    sources: sources::Sources,
     redis: Option<&PrivateRedis>,
     data_dir: &std::path::Path,
 ) -> Result<Ended, CommandError> {
@@ -67,12 +67,7 @@ async fn with_workers(
     result
 }
 
-async fn work(
-    queue: &Queue,
-    sources: crate::sources::Sources,
-    args: &RunArgs,
-    alone: bool,
-) -> Result<Ended, CommandError> {
+async fn work(queue: &Queue, sources: sources::Sources, args: &RunArgs, alone: bool) -> Result<Ended, CommandError> {
     let started = Instant::now();
     let enqueued = enqueue_all(queue, sources, &args.source, None).await?;
     if alone {

@@ -1,7 +1,7 @@
 //! The private Redis of `run`: a Unix socket, an append-only file beside the storage, gone when `run` is.
 
 use crate::commands::CommandError;
-use common::queue::Queue;
+use queue::Queue;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;

@@ -1,0 +1,151 @@
+//! The results, newest first, page by page, of one outcome or reason where that is asked for.
+
+use super::parts::{ago, badge, entry_ms, link, number, short};
+use super::{answer, as_of, frame, trouble};
+use crate::Site;
+use crate::parameters::Parameters;
+use crate::thumbnails::may_be_shown;
+use crate::watcher::Trouble;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use common::error::QueueError;
+use common::outcome::{Failure, Rejection};
+use common::report::ResultRow;
+use common::text::bytes;
+use maud::{Markup, html};
+use queue::Queue;
+use std::sync::Arc;
+
+/// Rows of a page; and results that are looked through for them, so that a rare reason does not cost Redis all of a long stream.
+const ROWS_MAX: usize = 50;
+const LOOKED_AT_MAX: usize = 5000;
+const READ_AT_ONCE: usize = 500;
+
+/// What is wanted.
+struct Wanted<'a> {
+    outcome: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+/// Rows, and where the next page begins.
+struct Found {
+    rows: Vec<ResultRow>,
+    looked_at: usize,
+    /// `None` at the end of the stream.
+    next: Option<String>,
+}
+
+/// `GET /results?outcome=failed&reason=dns&before=ENTRY`.
+pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
+    let query = Parameters::of_query(&uri);
+    let wanted = Wanted { outcome: query.get("outcome"), reason: query.get("reason") };
+    let found = find(&site.queue, &wanted, query.entry("before")).await;
+    let now_ms = site.queue.now_ms().await;
+    let (found, now_ms) = match (found, now_ms) {
+        (Ok(found), Ok(now_ms)) => (found, now_ms),
+        (Err(error), _) | (_, Err(error)) => return trouble(&Trouble::from(error)),
+    };
+    let body = html! {
+        h1 { "Results" }
+        (filter(&wanted))
+        section.card aria-label="Results" {
+            @if found.rows.is_empty() { p.muted { "None among the " (number(found.looked_at as u64)) " that were looked at." } } @else { (table(&found.rows, now_ms)) }
+        }
+        p.pages {
+            @if query.get("before").is_some() { a href=(address(&wanted, None)) { "Newest" } }
+            @if let Some(next) = &found.next { a href=(address(&wanted, Some(next))) rel="next" { "Older" } }
+            span.muted { (number(found.looked_at as u64)) " looked at" }
+        }
+        p.muted { "All of them, as a file: " code { "producer results --format csv --output results.csv" } }
+    };
+    answer(StatusCode::OK, frame(site.watcher.context(), "Results", "/results", as_of(now_ms), html! {}, body))
+}
+
+async fn find(queue: &Queue, wanted: &Wanted<'_>, before: Option<&str>) -> Result<Found, QueueError> {
+    let mut found = Found { rows: Vec::new(), looked_at: 0, next: before.map(str::to_owned) };
+    let takes = |row: &ResultRow| {
+        wanted.outcome.is_none_or(|outcome| outcome == row.outcome)
+            && wanted.reason.is_none_or(|reason| reason == row.reason)
+    };
+    let at_once = if wanted.outcome.is_none() && wanted.reason.is_none() { ROWS_MAX } else { READ_AT_ONCE };
+    while found.looked_at < LOOKED_AT_MAX {
+        let page = queue.newest_results(found.next.as_deref(), at_once).await?;
+        let is_last = page.len() < at_once;
+        for row in page {
+            found.looked_at += 1;
+            found.next = Some(row.entry.clone());
+            if takes(&row) {
+                found.rows.push(row);
+                if found.rows.len() == ROWS_MAX {
+                    return Ok(found);
+                }
+            }
+        }
+        if is_last {
+            found.next = None;
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn address(wanted: &Wanted<'_>, before: Option<&str>) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in [("outcome", wanted.outcome), ("reason", wanted.reason), ("before", before)] {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    format!("/results?{}", query.finish())
+}
+
+fn filter(wanted: &Wanted<'_>) -> Markup {
+    let reasons = ["exists"].into_iter().chain(Rejection::ALL.iter().map(|reason| reason.name()));
+    let reasons: Vec<&str> = reasons.chain(Failure::ALL.iter().map(|reason| reason.name())).collect();
+    html! {
+        form.filter method="get" action="/results" {
+            label for="outcome" { "Outcome" }
+            select id="outcome" name="outcome" {
+                option value="" { "all" }
+                @for outcome in ["stored", "rejected", "failed"] { option value=(outcome) selected[wanted.outcome == Some(outcome)] { (outcome) } }
+            }
+            label for="reason" { "Reason" }
+            select id="reason" name="reason" {
+                option value="" { "all" }
+                @for reason in &reasons { option value=(reason) selected[wanted.reason == Some(reason)] { (reason) } }
+            }
+            button type="submit" { "Show" }
+        }
+    }
+}
+
+fn table(rows: &[ResultRow], now_ms: u64) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Results, table" {
+            table.results {
+                thead { tr { th scope="col" { "Picture" } th scope="col" { "Link" } th scope="col" { "Outcome" } th.n scope="col" { "Size" } th scope="col" { "When" } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            td { @if may_be_shown(row) { img.tiny src=(format!("/thumb/{}", row.entry)) width="48" height="48" loading="lazy" decoding="async" alt=""; } }
+                            td.wide {
+                                (link(&row.url))
+                                div.muted {
+                                    @if !row.key.is_empty() { span.key-of { (short(&row.key, 120)) } }
+                                    @if let (Some(width), Some(height)) = (row.width, row.height) { " " (width) " × " (height) }
+                                    @if !row.media_type.is_empty() { " " (short(&row.media_type, 20)) }
+                                    @if let Some(status) = row.status { " HTTP " (status) }
+                                    @if let Some(attempts) = row.attempts.filter(|n| *n > 1) { " " (attempts) " attempts" }
+                                }
+                            }
+                            td { (badge(&row.outcome, &row.reason)) }
+                            td.n { (row.bytes.map_or(String::new(), bytes)) }
+                            td { (ago(now_ms.saturating_sub(entry_ms(&row.entry)))) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

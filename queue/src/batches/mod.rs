@@ -1,0 +1,310 @@
+//! Batches: one enqueue each, with counters that the settle script keeps.
+
+use super::workers::host_name;
+use super::{Queue, script};
+use common::error::QueueError;
+use common::job::BatchId;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// What is known of one enqueue.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BatchState {
+    /// The batch.
+    pub batch: String,
+    /// What was enqueued, for people.
+    pub source: String,
+    /// Jobs added.
+    pub enqueued: u64,
+    /// Links left out because the queue had seen them.
+    pub duplicates: u64,
+    /// Jobs that ended so.
+    pub stored: u64,
+    /// Jobs that ended so.
+    pub rejected: u64,
+    /// Jobs that ended so, less those that were retried from the dead letters.
+    pub failed: u64,
+    /// Bytes of the stored objects.
+    pub bytes: u64,
+    /// When the enqueue began (ms since 1970, Redis clock).
+    pub started: u64,
+    /// When its enqueuer was last heard of.
+    pub seen: u64,
+    /// When its enqueue was complete; 0 while it is not.
+    pub sealed: u64,
+    /// When the last of its jobs was done; 0 while it is not.
+    pub finished: u64,
+    /// Jobs that were purged before anybody got to them.
+    pub purged: u64,
+    /// Jobs by `outcome:reason`.
+    pub reasons: BTreeMap<String, u64>,
+    /// Jobs that were not stored, by host; of the first 200 hosts that had one, or about as many.
+    pub hosts: BTreeMap<String, u64>,
+}
+
+/// What the fields begin with that count jobs by host.
+const HOST_FIELD: &str = "host:";
+
+impl BatchState {
+    /// Jobs that have a result, or were purged.
+    pub fn done(&self) -> u64 {
+        self.stored + self.rejected + self.failed + self.purged
+    }
+
+    fn from_fields(batch: String, fields: impl IntoIterator<Item = (String, String)>) -> BatchState {
+        let mut state = BatchState { batch, ..BatchState::default() };
+        for (name, value) in fields {
+            let number = value.parse().unwrap_or(0);
+            match name.as_str() {
+                "source" => state.source = value,
+                "enqueued" => state.enqueued = number,
+                "duplicates" => state.duplicates = number,
+                "stored" => state.stored = number,
+                "rejected" => state.rejected = number,
+                "failed" => state.failed = number,
+                "bytes" => state.bytes = number,
+                "started" => state.started = number,
+                "seen" => state.seen = number,
+                "sealed" => state.sealed = number,
+                "finished" => state.finished = number,
+                "purged" => state.purged = number,
+                _ if number == 0 => {}
+                _ => {
+                    if let Some(host) = name.strip_prefix(HOST_FIELD) {
+                        state.hosts.insert(host.to_owned(), number);
+                    } else if name.contains(':') {
+                        state.reasons.insert(name, number);
+                    }
+                }
+            }
+        }
+        state
+    }
+}
+
+/// A batch that this process is enqueueing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBatch {
+    /// The batch.
+    pub id: BatchId,
+    /// Who enqueues: `host:pid:random`. Another enqueuer that takes the batch over has another name.
+    pub(super) enqueuer: String,
+}
+
+impl OpenBatch {
+    /// Redis was told of it and does not know it any more.
+    pub(super) fn lost(&self) -> QueueError {
+        QueueError::RolledBack { batch: self.id.to_string(), lost: 1 }
+    }
+}
+
+/// A batch that was broken off, in new hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The batch, to go on with.
+    pub batch: OpenBatch,
+    /// Chunks that are in.
+    pub chunks: u64,
+    /// Links that are in, or were found to be duplicates.
+    pub links: u64,
+}
+
+/// A batch that is not sealed says that its enqueuer is alive every second. Silent for longer than this, it is gone: longer
+/// than it waits for a Redis that is away (30 s).
+pub const ENQUEUER_GONE_MS: u64 = 45_000;
+/// How many of the newest batches are looked through for one that was broken off.
+const LOOK_THROUGH: usize = 200;
+
+impl Queue {
+    /// Starts a batch. `command` is a digest of what is enqueued and how, when the same links come in the same order each
+    /// time: [`Queue::take_over`] finds the batch by it.
+    ///
+    /// # Errors
+    /// [`QueueError::BatchTaken`] when there is one of that id, or as every call.
+    pub async fn open_batch(&self, id: BatchId, source: &str, command: Option<&str>) -> Result<OpenBatch, QueueError> {
+        let batch = OpenBatch { id, enqueuer: new_enqueuer() };
+        match self.open_or_take(&batch, "", source, command.unwrap_or_default()).await? {
+            Some(_) => Ok(batch),
+            None => Err(QueueError::BatchTaken(id.to_string())),
+        }
+    }
+
+    /// Finds a batch that the same command began and did not complete, and whose enqueuer is gone: its process on this
+    /// host is not there any more, or nothing was heard of it for [`ENQUEUER_GONE_MS`]. Should it be alive after all, it is
+    /// refused from now on.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn take_over(&self, command: &str) -> Result<Option<TakenOver>, QueueError> {
+        let newest = self.newest_batches(LOOK_THROUGH).await?;
+        if newest.is_empty() {
+            return Ok(None);
+        }
+        let mut pipe = redis::pipe();
+        pipe.cmd("TIME");
+        for id in &newest {
+            pipe.cmd("HMGET").arg(self.keys.batch(*id)).arg(&["command", "sealed", "enqueuer", "seen"]);
+        }
+        let replies: Vec<redis::Value> = self.channel.pipeline("look for a batch that was broken off", &pipe).await?;
+        let mut replies = replies.into_iter();
+        let time = replies.next().and_then(|v| redis::from_redis_value::<(u64, u64)>(v).ok());
+        let now_ms = time.map_or(0, |(seconds, micros)| seconds * 1000 + micros / 1000);
+        for (id, reply) in newest.into_iter().zip(replies) {
+            let facts: [Option<String>; 4] = redis::from_redis_value(reply).unwrap_or_default();
+            let [Some(known), None, Some(enqueuer), seen] = facts else { continue };
+            let seen_ms = seen.and_then(|seen| seen.parse().ok()).unwrap_or(0);
+            let is_gone = is_gone_from_this_host(&enqueuer) || now_ms.saturating_sub(seen_ms) > ENQUEUER_GONE_MS;
+            if known != command || !is_gone {
+                continue;
+            }
+            let batch = OpenBatch { id, enqueuer: new_enqueuer() };
+            if let Some((chunks, links)) = self.open_or_take(&batch, &enqueuer, "", command).await? {
+                return Ok(Some(TakenOver { batch, chunks, links }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn open_or_take(
+        &self,
+        batch: &OpenBatch,
+        before: &str,
+        source: &str,
+        command: &str,
+    ) -> Result<Option<(u64, u64)>, QueueError> {
+        let script = script!("batch_open", no_oom);
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.batch(batch.id)).key(self.keys.batches());
+        call.arg(batch.id.to_string()).arg(&batch.enqueuer).arg(before).arg(source).arg(command);
+        let (status, chunks, links): (String, u64, u64) = self.channel.invoke("start a batch", &call).await?;
+        Ok((status == "ok").then_some((chunks, links)))
+    }
+
+    /// Marks a batch of `chunks` chunks as complete: nothing is added to it any more. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::RolledBack`] when Redis no longer knows the last chunk or the batch, [`QueueError::BatchTaken`], or
+    /// as every call.
+    pub async fn seal_batch(&self, batch: &OpenBatch, chunks: u64) -> Result<(), QueueError> {
+        let reply = self.channel.invoke("seal a batch", &self.seal_call(batch.id, &batch.enqueuer, chunks)).await?;
+        sealed(batch, reply)
+    }
+
+    /// Marks a batch as complete whose enqueuer is known to be gone.
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchBatch`], or as every call.
+    pub async fn seal_abandoned_batch(&self, id: BatchId) -> Result<(), QueueError> {
+        let (status, _): (String, u64) = self.channel.invoke("seal a batch", &self.seal_call(id, "", 0)).await?;
+        if status == "ok" { Ok(()) } else { Err(QueueError::NoSuchBatch(id.to_string())) }
+    }
+
+    pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> redis::ScriptInvocation<'static> {
+        let script = script!("batch_seal");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.batch(id)).arg(enqueuer).arg(chunks);
+        call
+    }
+
+    /// Says that the enqueuer of a batch is alive.
+    ///
+    /// # Errors
+    /// [`QueueError::RolledBack`] when Redis no longer knows the batch, [`QueueError::BatchTaken`], or as every call.
+    pub async fn touch_batch(&self, batch: &OpenBatch) -> Result<(), QueueError> {
+        let script = script!("batch_touch");
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.batch(batch.id)).arg(&batch.enqueuer);
+        match self.channel.invoke::<String>("touch a batch", &call).await?.as_str() {
+            "ok" => Ok(()),
+            "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
+            _ => Err(batch.lost()),
+        }
+    }
+
+    /// The state of one batch, and Redis' time now (ms) to compare its times with.
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchBatch`], or as every call.
+    pub async fn batch(&self, batch: BatchId) -> Result<(BatchState, u64), QueueError> {
+        let mut pipe = redis::pipe();
+        pipe.atomic().hgetall(self.keys.batch(batch)).cmd("TIME");
+        let (fields, (seconds, micros)): (Vec<(String, String)>, (u64, u64)) =
+            self.channel.pipeline("read a batch", &pipe).await?;
+        if fields.is_empty() {
+            return Err(QueueError::NoSuchBatch(batch.to_string()));
+        }
+        Ok((BatchState::from_fields(batch.to_string(), fields), seconds * 1000 + micros / 1000))
+    }
+
+    /// The states of the newest batches, newest first, at most `count`, in two round trips. Redis' time now (ms) is beside them.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn newest_batch_states(&self, count: usize) -> Result<(Vec<BatchState>, u64), QueueError> {
+        let newest = self.newest_batches(count).await?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("TIME");
+        for id in &newest {
+            pipe.hgetall(self.keys.batch(*id));
+        }
+        let mut replies = self.channel.pipeline::<Vec<redis::Value>>("read batches", &pipe).await?.into_iter();
+        let (seconds, micros): (u64, u64) =
+            replies.next().and_then(|time| redis::from_redis_value(time).ok()).unwrap_or_default();
+        let states = newest.into_iter().zip(replies).filter_map(|(id, fields)| {
+            let fields: Vec<(String, String)> = redis::from_redis_value(fields).ok()?;
+            (!fields.is_empty()).then(|| BatchState::from_fields(id.to_string(), fields))
+        });
+        Ok((states.collect(), seconds * 1000 + micros / 1000))
+    }
+
+    /// The newest batches, newest first, at most `count`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn newest_batches(&self, count: usize) -> Result<Vec<BatchId>, QueueError> {
+        let cmd = redis::Cmd::zrange(self.keys.batches(), 0, count.saturating_sub(1) as isize).arg("REV").to_owned();
+        let ids: Vec<String> = self.channel.query("list batches", &cmd).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+}
+
+/// What the seal script said to the enqueuer.
+pub(super) fn sealed(batch: &OpenBatch, (status, lost): (String, u64)) -> Result<(), QueueError> {
+    match status.as_str() {
+        "ok" => Ok(()),
+        "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost }),
+        "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
+        _ => Err(batch.lost()),
+    }
+}
+
+/// What a repeated command finds its batch by: 16 hex digits of a SHA-256 over `parts`.
+pub fn command_digest(parts: &[String]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn new_enqueuer() -> String {
+    format!("{}:{}:{:08x}", host_name(), std::process::id(), fastrand::u32(..))
+}
+
+/// Whether an enqueuer was a process of this host that is not there any more. Its number may have gone to another process
+/// meanwhile; then its silence tells.
+fn is_gone_from_this_host(enqueuer: &str) -> bool {
+    let mut parts = enqueuer.split(':');
+    let (host, pid) = (parts.next(), parts.next().and_then(|pid| pid.parse::<i32>().ok()));
+    if host != Some(host_name().as_str()) {
+        return false;
+    }
+    match pid.and_then(rustix::process::Pid::from_raw) {
+        // In a container that was started again every process may have the number of the one before.
+        Some(pid) if pid.as_raw_nonzero().get().cast_unsigned() == std::process::id() => true,
+        Some(pid) => rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH),
+        None => false,
+    }
+}

@@ -1,0 +1,252 @@
+//! Connections to Redis: opening, checking, keeping one alive, and translating its errors into the user's words.
+//!
+//! Only this file and `queue` name the Redis client. Its own connection manager is not used: it keeps a connection on
+//! which an answer timed out (a half-open one hangs until TCP gives up, a quarter of an hour), and it does not tell
+//! that it reconnected, which is when a worker has to compare its memory with Redis.
+
+use common::error::QueueError;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long a command may take. Above what a busy Redis needs, below the lease: a worker whose command timed out still
+/// has time to reconnect before it is taken for dead.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Knows one server and opens connections to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    client: redis::Client,
+    address: String,
+}
+
+impl Connector {
+    /// Reads a URL (`redis://`, `rediss://`, `unix:`); opens nothing yet.
+    ///
+    /// # Errors
+    /// [`QueueError::BadUrl`], the password left out.
+    pub(crate) fn new(url: &str) -> Result<Connector, QueueError> {
+        let address = without_password(url);
+        let client = redis::Client::open(url)
+            .map_err(|error| QueueError::BadUrl { url: address.clone(), why: error.to_string() })?;
+        Ok(Connector { client, address })
+    }
+
+    /// The URL without its password.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Opens one connection whose commands may take `response_timeout` (`None`: for ever, for blocking commands).
+    ///
+    /// # Errors
+    /// [`QueueError::Unreachable`] or [`QueueError::Auth`].
+    pub(crate) async fn open(&self, response_timeout: Option<Duration>) -> Result<MultiplexedConnection, QueueError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(response_timeout);
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| self.translate(&error, "connect"))
+    }
+
+    /// Refuses a server that cannot keep promises: too old for the scripts, or set to evict.
+    ///
+    /// # Errors
+    /// [`QueueError::TooOld`], [`QueueError::EvictionPolicy`], or what the connection says.
+    pub(crate) async fn check(&self, channel: &Channel) -> Result<(), QueueError> {
+        let info: String = channel.query("read the server's facts", redis::cmd("INFO").arg("everything")).await?;
+        let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        // A server that is still reading its data answers this command, and hardly another.
+        if fact("loading") == Some("1") {
+            let why = "it is still reading its data from disk".to_owned();
+            return Err(QueueError::Unreachable { address: self.address.clone(), why });
+        }
+        // Valkey reports the Redis version that it is compatible with under the same name.
+        if let Some(version) = fact("redis_version") {
+            let major = version.split('.').next().and_then(|n| n.parse::<u32>().ok());
+            if major.is_some_and(|major| major < 7) {
+                return Err(QueueError::TooOld { address: self.address.clone(), version: version.to_owned() });
+            }
+        }
+        match fact("maxmemory_policy") {
+            Some("noeviction") => Ok(()),
+            Some(policy) => {
+                Err(QueueError::EvictionPolicy { address: self.address.clone(), policy: policy.to_owned() })
+            }
+            None => {
+                tracing::warn!(
+                    "Redis at {} does not tell its maxmemory-policy; make sure that it is noeviction",
+                    self.address
+                );
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn translate(&self, error: &RedisError, doing: &'static str) -> QueueError {
+        let address = self.address.clone();
+        let code = error.code().unwrap_or_default();
+        let transient_server_state = matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                    | ServerErrorKind::TryAgain
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::ReadOnly
+            )
+        ) || code == "MISCONF"
+            || code == "UNBLOCKED";
+        if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM") {
+            QueueError::Auth { address, why: error.to_string() }
+        } else if code == "OOM" {
+            QueueError::OutOfMemory { address }
+        } else if transient_server_state || breaks_connection(error) {
+            QueueError::Unreachable { address, why: error.to_string() }
+        } else {
+            QueueError::Refused { doing, why: error.to_string() }
+        }
+    }
+}
+
+/// Whether the connection that gave `error` is not to be used again. A timeout counts: the answer may still come, and
+/// nobody can tell whether the peer is there at all.
+pub(crate) fn breaks_connection(error: &RedisError) -> bool {
+    // An answer of another shape than expected came over a sound connection.
+    error.kind() != ErrorKind::UnexpectedReturnType
+        && (error.is_io_error()
+            || error.is_timeout()
+            || error.is_connection_dropped()
+            || error.is_unrecoverable_error())
+}
+
+fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) => {
+            if parsed.password().is_some() {
+                // Fails only for URLs that cannot have a password.
+                let _ = parsed.set_password(Some("***"));
+            }
+            if parsed.query().is_some() {
+                // unix: URLs carry ?pass=…
+                parsed.set_query(Some("***"));
+            }
+            parsed.to_string()
+        }
+        Err(_) => url.rsplit('@').next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// One connection for commands, opened again when it broke.
+///
+/// Cancel safety: a dropped call may or may not have run on the server; the queue's scripts are made for that.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    connector: Connector,
+    connection: Mutex<Option<MultiplexedConnection>>,
+    generation: AtomicU64,
+}
+
+impl Channel {
+    pub(crate) fn new(connector: Connector) -> Channel {
+        Channel { connector, connection: Mutex::new(None), generation: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Rises with every new connection.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    async fn get(&self) -> Result<(MultiplexedConnection, u64), QueueError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = &*slot {
+            return Ok((connection.clone(), self.generation()));
+        }
+        let connection = self.connector.open(Some(RESPONSE_TIMEOUT)).await?;
+        *slot = Some(connection.clone());
+        Ok((connection, self.generation.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    async fn finish<T>(
+        &self,
+        doing: &'static str,
+        generation: u64,
+        result: Result<T, RedisError>,
+    ) -> Result<T, QueueError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                if breaks_connection(&error) {
+                    let mut slot = self.connection.lock().await;
+                    // Another caller may have replaced it meanwhile; a good connection is not thrown away.
+                    if self.generation() == generation {
+                        *slot = None;
+                    }
+                }
+                Err(self.connector.translate(&error, doing))
+            }
+        }
+    }
+
+    pub(crate) async fn query<T: FromRedisValue>(&self, doing: &'static str, cmd: &Cmd) -> Result<T, QueueError> {
+        let (mut connection, generation) = self.get().await?;
+        let result = cmd.query_async(&mut connection).await;
+        self.finish(doing, generation, result).await
+    }
+
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        doing: &'static str,
+        pipeline: &Pipeline,
+    ) -> Result<T, QueueError> {
+        let (mut connection, generation) = self.get().await?;
+        let result = pipeline.query_async(&mut connection).await;
+        self.finish(doing, generation, result).await
+    }
+
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &self,
+        doing: &'static str,
+        invocation: &ScriptInvocation<'_>,
+    ) -> Result<T, QueueError> {
+        let (mut connection, generation) = self.get().await?;
+        let result = invocation.invoke_async(&mut connection).await;
+        self.finish(doing, generation, result).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_never_shown() {
+        for url in [
+            "redis://:hunter2@localhost:6379/0",
+            "redis://user:hunter2@localhost",
+            "unix:///run/redis.sock?pass=hunter2",
+            "redis://user:hunter2@[broken",
+        ] {
+            assert!(!without_password(url).contains("hunter2"), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_url_forms_of_the_contract_are_read() {
+        for url in ["redis://h:1/2", "rediss://h", "unix:/run/redis.sock", "unix:///run/redis.sock"] {
+            assert!(Connector::new(url).is_ok(), "{url}");
+        }
+        assert!(matches!(Connector::new("http://h"), Err(QueueError::BadUrl { .. })));
+    }
+}
