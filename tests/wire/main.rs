@@ -22,6 +22,7 @@ mod imgur;
 mod keys;
 mod lists;
 mod metrics;
+mod migration;
 mod model;
 mod outcomes;
 mod payloads;
