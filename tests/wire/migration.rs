@@ -939,3 +939,50 @@ fn what_new_workers_remember_of_hosts_is_understood_by_old_ones() {
     assert_eq!(entry(&mut queue, &lonely.host())["alone"], before[&lonely.host()]["alone"]);
     drop(bystander);
 }
+
+/// Where dedup keeps a link as long as its buckets have not been split: the bucket's key, and what is in it.
+fn in_dedup(link: &str) -> (String, String) {
+    let hash = harness::files::sha256(link.as_bytes());
+    let number = |from: usize| u64::from_str_radix(&hash[from..from + 16], 16).unwrap();
+    (format!("@dedup:{:x}", number(0) % 1024), (number(16) >> 1).to_string())
+}
+
+#[test]
+fn old_and_new_enqueuers_know_each_other_s_links() {
+    let mut queue = RawQueue::shared();
+    let links: Vec<String> = (0..6).map(|n| format!("https://example.org/{n}.jpg")).collect();
+    assert_eq!(enqueue(&queue, &[], &links[..3]).json()["enqueued"], 3);
+    // One that the new one put in, and two that it did not.
+    let (id, batch, enqueuer) = ("00000000beef", "@batch:00000000beef", "old:1:00000000");
+    let opened = old_script(
+        &mut queue,
+        "batch_open",
+        &[batch, "@batches"],
+        &words([id, enqueuer, "", "links of an old one", "0123456789abcdef"]),
+    );
+    assert_eq!(text(opened[0].clone()), "ok");
+    let mut keys: Vec<String> = ["@ready", batch, "@stats", "@dedup:meta"].map(str::to_owned).to_vec();
+    let mut arguments = words([enqueuer, "1", "0", "0"]);
+    for (n, link) in links[2..5].iter().enumerate() {
+        let (bucket, member) = in_dedup(link);
+        keys.push(bucket);
+        let job = format!("{{\"id\":\"{id}8000800000000000{n:04x}\",\"url\":\"{link}\"}}");
+        arguments.extend(words(["1", &member, &job]));
+    }
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let told = old_script(&mut queue, "enqueue", &keys, &arguments);
+    let number_at = |at: usize| redis::from_redis_value::<u64>(told[at].clone()).unwrap();
+    assert_eq!((&*text(told[0].clone()), number_at(1), number_at(2), number_at(6)), ("ok", 2, 1, 5), "{told:?}");
+    assert_eq!(text(old_script(&mut queue, "batch_touch", &[batch], &words([enqueuer])).remove(0)), "ok");
+    assert_eq!(text(old_script(&mut queue, "batch_seal", &[batch], &words([enqueuer, "1"])).remove(0)), "ok");
+    // And the other way round.
+    let new = enqueue(&queue, &[], &links).json();
+    assert_eq!((new["enqueued"].as_u64(), new["duplicates"].as_u64()), (Some(1), Some(5)));
+    let mut urls: Vec<String> = queue.ready().iter().map(|job| Recorded::read(job).url).collect();
+    urls.sort();
+    assert_eq!(urls, links);
+    assert_eq!(queue.hash("dedup:meta")["count"], "6");
+    let batches = json_lines(&Producer::run(&queue, &["batches", "--json"]));
+    let of_old = batches.iter().find(|shown| shown["batch"] == id).unwrap();
+    assert_eq!((of_old["enqueued"].as_u64(), of_old["source"].as_str()), (Some(2), Some("links of an old one")));
+}
