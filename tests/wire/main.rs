@@ -27,6 +27,7 @@ mod model;
 mod outcomes;
 mod payloads;
 mod politeness;
+mod protocol;
 mod purge;
 mod readers;
 mod redis_away;
