@@ -77,9 +77,14 @@ impl Tables {
         let Some(at) = pattern.find(|c: char| c.is_ascii_uppercase()) else { return pattern == name };
         let Some(rest) = name.strip_prefix(&pattern[..at]) else { return false };
         let end = pattern[at..].find(|c: char| !c.is_ascii_uppercase()).map_or(pattern.len(), |length| at + length);
-        let ends = (1..=rest.len()).filter(|end| rest.is_char_boundary(*end));
-        ends.into_iter()
-            .any(|cut| self.is_a(&pattern[at..end], &rest[..cut]) && self.fits(&pattern[end..], &rest[cut..]))
+        let (word, after) = (&pattern[at..end], &pattern[end..]);
+        if after.is_empty() {
+            return !rest.is_empty() && self.is_a(word, rest);
+        }
+        // A word ends where what follows it in the pattern begins.
+        let literal = after.split(|c: char| c.is_ascii_uppercase()).next().unwrap_or_default();
+        rest.match_indices(literal)
+            .any(|(cut, _)| cut > 0 && self.is_a(word, &rest[..cut]) && self.fits(after, &rest[cut..]))
     }
 
     fn is_a(&self, word: &str, text: &str) -> bool {
@@ -209,6 +214,16 @@ impl Observer {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().expect("the observer could read all that it met");
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Observer {
+    /// Before its Redis ends, when the test has failed.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
