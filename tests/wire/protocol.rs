@@ -1,7 +1,7 @@
 //! docs/protocol.md against what the programs do: whatever appears in Redis is named in its tables, and what they name appears.
 //!
-//! An observer looks at every key while the programs go through what a queue goes through. What it saw is compared with the
-//! tables at the end; then each row is taken out in turn, to see that the comparison would notice.
+//! An observer reads every key, again and again, while the programs enqueue, store, fail, wait and die. What it saw is compared with
+//! the tables at the end. Then each row is taken out in turn, to see that the comparison would notice.
 
 use crate::first_run::with_imgur;
 use common::outcome::{Failure, Rejection};
