@@ -87,6 +87,16 @@ pub enum QueueError {
         /// Redis' words.
         why: String,
     },
+    /// Redis answered something that this program does not know.
+    #[error("Redis answered {found} where {expected} was expected, when it was asked to {doing}")]
+    UnexpectedReply {
+        /// The operation.
+        doing: &'static str,
+        /// What it answered, shortened.
+        found: String,
+        /// What that part of the answer should have been.
+        expected: String,
+    },
     /// The batch is not there.
     #[error("no batch \"{0}\" in this queue")]
     NoSuchBatch(String),
@@ -177,6 +187,11 @@ impl QueueError {
             QueueError::Refused { why, .. } if why.contains("WRONGTYPE") => {
                 "a key of this queue holds what imgq did not put there: `redis-cli --scan --pattern 'imgq:*'` shows the \
                  keys; mend it, or take another --queue"
+                    .into()
+            }
+            QueueError::UnexpectedReply { .. } => {
+                "programs of different versions may share this queue, or a proxy stands before Redis: use one version \
+                 of imgq, and connect to Redis itself"
                     .into()
             }
             QueueError::Refused { .. } => "the log of the Redis server may say more".into(),

@@ -178,7 +178,7 @@ impl Job {
     /// Reads an element of the queue. `random` gives an id to a payload without one.
     ///
     /// An element is a job as JSON when its first character is a brace, behind blanks and a byte order mark; any other one that
-    /// holds `://` is a bare URL. `lua/claim.lua` says the same.
+    /// holds `://` is a bare URL. `claim/payload.lua` of the queue says the same.
     ///
     /// # Errors
     /// [`UnreadableJob`] when it is not JSON of the known shape and version, bare text that is no URL, or larger than
