@@ -4,11 +4,10 @@
 //! which an answer timed out (a half-open one hangs until TCP gives up, a quarter of an hour), and it does not tell
 //! that it reconnected, which is when a worker has to compare its memory with Redis.
 
+use crate::scripts::{Call, Reply};
 use common::error::QueueError;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -215,14 +214,16 @@ impl Channel {
         self.finish(doing, generation, result).await
     }
 
-    pub(crate) async fn invoke<T: FromRedisValue>(
-        &self,
-        doing: &'static str,
-        invocation: &ScriptInvocation<'_>,
-    ) -> Result<T, QueueError> {
+    /// A pipeline whose answers are read one by one.
+    pub(crate) async fn replies(&self, doing: &'static str, pipeline: &Pipeline) -> Result<Reply, QueueError> {
+        Reply::of(doing, self.pipeline(doing, pipeline).await?)
+    }
+
+    /// Runs a script.
+    pub(crate) async fn run(&self, doing: &'static str, call: &Call) -> Result<Reply, QueueError> {
         let (mut connection, generation) = self.get().await?;
-        let result = invocation.invoke_async(&mut connection).await;
-        self.finish(doing, generation, result).await
+        let result = call.invocation().invoke_async(&mut connection).await;
+        Reply::of(doing, self.finish(doing, generation, result).await?)
     }
 }
 

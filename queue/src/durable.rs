@@ -7,6 +7,7 @@
 use super::batches::sealed;
 use super::{OpenBatch, Queue};
 use crate::ReconnectBackoff;
+use crate::scripts::Reply;
 use common::error::QueueError;
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,8 @@ impl Queue {
             let mut connection = connector.open(None).await?;
             let translate = |error| connector.translate(&error, "confirm that the batch is safe");
             let call = self.seal_call(batch.id, &batch.enqueuer, chunks);
-            sealed(batch, call.invoke_async(&mut connection).await.map_err(translate)?)?;
+            let reply = call.invocation().invoke_async(&mut connection).await.map_err(translate)?;
+            sealed(batch, Reply::of("seal a batch", reply)?)?;
             let on_disk = match how.fsync {
                 Fsync::Asked => {
                     let mut ask = redis::cmd("WAITAOF");

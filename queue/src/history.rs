@@ -57,10 +57,11 @@ impl Queue {
     pub async fn history(&self) -> Result<History, QueueError> {
         let mut pipe = redis::pipe();
         pipe.lrange(self.keys.history_fine(), 0, -1).lrange(self.keys.history_coarse(), 0, -1).cmd("TIME");
-        let (fine, coarse, (seconds, micros)): (Vec<String>, Vec<String>, (u64, u64)) =
-            self.channel.pipeline("read the history", &pipe).await?;
+        let mut reply = self.channel.replies("read the history", &pipe).await?;
+        let (fine, coarse) = (reply.texts("the fine lines")?, reply.texts("the coarse lines")?);
+        // A line of another kind somebody else wrote, or a later version.
         let read = |lines: Vec<String>| lines.iter().filter_map(|line| Sample::read(line)).collect();
-        Ok(History { fine: read(fine), coarse: read(coarse), now_ms: seconds * 1000 + micros / 1000 })
+        Ok(History { fine: read(fine), coarse: read(coarse), now_ms: reply.time_ms()? })
     }
 }
 

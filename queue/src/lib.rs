@@ -20,6 +20,7 @@ mod purge;
 mod readers;
 mod ready_waiter;
 mod results;
+mod scripts;
 mod settle;
 mod status;
 mod workers;
@@ -35,6 +36,7 @@ pub use hosts::{HostNews, HostState};
 pub use purge::{PURGE_PAGE, WaitsIn};
 pub use readers::Reader;
 pub use ready_waiter::ReadyWaiter;
+pub use scripts::script_sources;
 pub use settle::{Settled, Settlement};
 pub use status::{Status, WorkerHost, WorkerState};
 pub use workers::{Heartbeat, LEASE, WorkerName, host_name};
@@ -57,33 +59,6 @@ fn first_call<T>(items: &[T], size: impl Fn(&T) -> usize) -> usize {
     };
     items.iter().take_while(fits).count()
 }
-
-/// What every script has in front of it.
-const PRELUDE: &str = include_str!("scripts/prelude.lua");
-/// What the scripts about hosts share.
-const HOSTS: &str = include_str!("hosts/hosts.lua");
-
-/// The script `$name.lua` that lies beside the file that says so, with the shared functions in front of it. `allow-oom` lets
-/// it run at `maxmemory`: all but `enqueue` free memory or move what is there, and a queue that cannot be drained would stay
-/// full for ever. `hosts` adds what is shared about hosts.
-macro_rules! script {
-    ($name:literal, no_oom) => {
-        script!(@ $name, "#!lua\n", "")
-    };
-    ($name:literal, hosts) => {
-        script!(@ $name, "#!lua flags=allow-oom\n", crate::HOSTS)
-    };
-    ($name:literal) => {
-        script!(@ $name, "#!lua flags=allow-oom\n", "")
-    };
-    (@ $name:literal, $shebang:literal, $shared:expr) => {{
-        static SCRIPT: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            redis::Script::new(&[$shebang, crate::PRELUDE, $shared, include_str!(concat!($name, ".lua"))].concat())
-        });
-        &*SCRIPT
-    }};
-}
-use script;
 
 /// One queue in one Redis, over one connection that is opened again when it broke.
 ///

@@ -98,15 +98,10 @@ impl Queue {
         cmd.arg("GROUP").arg(reader).arg(CONSUMER).arg("COUNT").arg(count);
         cmd.arg("STREAMS").arg(self.keys.results()).arg(again.unwrap_or(">"));
         let reply: Option<StreamReadReply> = self.channel.query("read results", &cmd).await?;
-        Ok(reply
-            .into_iter()
-            .flat_map(|reply| reply.keys)
-            .flat_map(|stream| stream.ids)
-            .map(|entry| {
-                let (id, fields) = text_fields(entry);
-                ResultRow::from_fields(id, fields)
-            })
-            .collect())
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
+        entries
+            .map(|entry| text_fields("read results", entry).map(|(id, fields)| ResultRow::from_fields(id, fields)))
+            .collect()
     }
 
     /// Records that `reader` has taken `entries`.

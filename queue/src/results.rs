@@ -1,24 +1,22 @@
 //! Reading the results stream, page by page, in either direction.
 
 use super::Queue;
+use crate::scripts::{text, unexpected};
 use common::error::QueueError;
 use common::report::ResultRow;
 use redis::streams::StreamRangeReply;
 
-pub(super) fn text_fields(entry: redis::streams::StreamId) -> (String, Vec<(String, String)>) {
-    let fields = entry
-        .map
-        .into_iter()
-        .map(|(name, value)| {
-            // Results hold what strangers sent; bytes that are no UTF-8 are shown as such.
-            let text = match value {
-                redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                other => redis::from_redis_value(other).unwrap_or_default(),
-            };
-            (name, text)
-        })
-        .collect();
-    (entry.id, fields)
+/// An entry's id and its fields as text.
+pub(super) fn text_fields(
+    doing: &'static str,
+    entry: redis::streams::StreamId,
+) -> Result<(String, Vec<(String, String)>), QueueError> {
+    let mut fields = Vec::with_capacity(entry.map.len());
+    for (name, value) in entry.map {
+        let value = text(&value).ok_or_else(|| unexpected(doing, &value, "a field's value"))?;
+        fields.push((name, value));
+    }
+    Ok((entry.id, fields))
 }
 
 /// Which entries of a stream are read.
@@ -52,7 +50,7 @@ impl Queue {
             Page::Entry(entry) => redis::Cmd::xrange_count(stream, entry, entry, count),
         };
         let reply: StreamRangeReply = self.channel.query(doing, &cmd).await?;
-        Ok(reply.ids.into_iter().map(text_fields).collect())
+        reply.ids.into_iter().map(|entry| text_fields(doing, entry)).collect()
     }
 
     /// Up to `count` results after the entry `after` (`None`: from the beginning), oldest first.

@@ -33,6 +33,27 @@ pub struct WorkerState {
     pub hosts: Vec<WorkerHost>,
 }
 
+impl WorkerState {
+    /// What a worker says of itself is for people: what it does not say, or says as nobody can read it, is left out, and takes no
+    /// status away from anybody. Redis' own answers are read before.
+    fn read(name: &str, in_flight: u64, facts: &HashMap<String, String>, now_ms: u64) -> WorkerState {
+        let text = |name: &str| facts.get(name).cloned().unwrap_or_default();
+        WorkerState {
+            worker: name.to_owned(),
+            host: text("host"),
+            pid: text("pid").parse().unwrap_or(0),
+            version: text("version"),
+            in_flight,
+            rate: text("rate").parse().unwrap_or(0.0),
+            done: text("done").parse().unwrap_or(0),
+            started: text("started").parse().unwrap_or(0),
+            seen_ms_ago: now_ms.saturating_sub(text("seen").parse().unwrap_or(now_ms)),
+            waiting: text("waiting"),
+            hosts: WorkerHost::read(&text("hosts")),
+        }
+    }
+}
+
 /// What one worker did with one host lately.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct WorkerHost {
@@ -89,17 +110,15 @@ pub struct Status {
     pub oldest_ms: Option<u64>,
 }
 
-type Counters = HashMap<String, String>;
-type Sizes = (u64, u64, u64, u64, Counters, Counters, Vec<String>, (u64, u64), Option<f64>);
-
 impl Queue {
     /// What time it is for Redis, ms since 1970.
     ///
     /// # Errors
     /// As every call.
     pub async fn now_ms(&self) -> Result<u64, QueueError> {
-        let (seconds, micros): (u64, u64) = self.channel.query("ask for the time", &redis::cmd("TIME")).await?;
-        Ok(seconds * 1000 + micros / 1000)
+        let mut pipe = redis::pipe();
+        pipe.cmd("TIME");
+        self.channel.replies("ask for the time", &pipe).await?.time_ms()
     }
 
     /// Reads everything in one transaction, so that no job is counted twice or missed between two reads. Two round
@@ -110,8 +129,8 @@ impl Queue {
     pub async fn status(&self) -> Result<Status, QueueError> {
         let mut pipe = redis::pipe();
         pipe.zrange(self.keys.workers(), 0, -1).lindex(self.keys.ready(), 0);
-        let (mut names, first_job): (Vec<String>, Option<Vec<u8>>) =
-            self.channel.pipeline("list workers", &pipe).await?;
+        let mut reply = self.channel.replies("list workers", &pipe).await?;
+        let (mut names, first_job) = (reply.texts("names of workers")?, reply.bytes_or_nil("the first job")?);
         // A bare URL has no batch, and none has this name.
         let first_batch = first_job.and_then(|job| Job::read(&job, 0).ok()?.id.batch());
         let first_batch = first_batch.map_or_else(String::new, |batch| batch.to_string());
@@ -130,35 +149,25 @@ impl Queue {
             for name in &names {
                 pipe.hlen(self.keys.inflight(name)).hgetall(self.keys.worker(name));
             }
-            let reply: Vec<redis::Value> = self.channel.pipeline("read the status", &pipe).await?;
-            let mut reply = reply.into_iter();
-            let first: Vec<redis::Value> = reply.by_ref().take(9).collect();
-            let (ready, delayed, dead, results, stats, meta, names_now, (seconds, micros), first_started): Sizes =
-                redis::from_redis_value(redis::Value::Array(first))
-                    .map_err(|error| QueueError::Refused { doing: "read the status", why: error.to_string() })?;
+            let mut reply = self.channel.replies("read the status", &pipe).await?;
+            let (ready, delayed) = (reply.count("jobs that are ready")?, reply.count("jobs that are delayed")?);
+            let (dead, results) = (reply.count("dead jobs")?, reply.count("results")?);
+            let stats = reply.fields("counters")?;
+            let is_paused = reply.fields("facts of the queue")?.contains_key("paused");
+            let names_now = reply.texts("names of workers")?;
+            let now_ms = reply.time_ms()?;
+            let first_started_ms = reply.score_or_nil("when the first job's batch began")?;
             if sorted(&names_now) != sorted(&names) {
                 names = names_now;
                 continue;
             }
-            let now_ms = seconds * 1000 + micros / 1000;
             let mut workers = Vec::with_capacity(names.len());
-            while let (Some(in_flight), Some(facts)) = (reply.next(), reply.next()) {
-                let facts: Counters = redis::from_redis_value(facts).unwrap_or_default();
-                let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
-                workers.push(WorkerState {
-                    worker: names[workers.len()].clone(),
-                    host: fact("host"),
-                    pid: fact("pid").parse().unwrap_or(0),
-                    version: fact("version"),
-                    in_flight: redis::from_redis_value(in_flight).unwrap_or(0),
-                    rate: fact("rate").parse().unwrap_or(0.0),
-                    done: fact("done").parse().unwrap_or(0),
-                    started: fact("started").parse().unwrap_or(0),
-                    seen_ms_ago: now_ms.saturating_sub(fact("seen").parse().unwrap_or(now_ms)),
-                    waiting: fact("waiting"),
-                    hosts: WorkerHost::read(&fact("hosts")),
-                });
+            for name in &names {
+                let in_flight = reply.count("jobs that a worker holds")?;
+                workers.push(WorkerState::read(name, in_flight, &reply.fields("facts of a worker")?, now_ms));
             }
+            reply.end()?;
+            // A counter that nobody made anything of yet is not there; one that somebody made a text of starts anew.
             let counter = |name: &str| stats.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
             return Ok(Status {
                 queue: self.name.clone(),
@@ -171,14 +180,14 @@ impl Queue {
                 rejected: counter("rejected"),
                 failed: counter("failed"),
                 bytes: counter("bytes"),
-                paused: meta.contains_key("paused"),
+                paused: is_paused,
                 workers,
                 reasons: stats
                     .iter()
                     .filter(|(name, _)| name.contains(':'))
                     .filter_map(|(name, n)| Some((name.clone(), n.parse().ok().filter(|n| *n > 0)?)))
                     .collect(),
-                oldest_ms: first_started.map(|started| now_ms.saturating_sub(started as u64)),
+                oldest_ms: first_started_ms.map(|started_ms| now_ms.saturating_sub(started_ms as u64)),
             });
         }
     }

@@ -12,7 +12,6 @@ use common::outcome::{Failure, Outcome};
 use common::report::Report;
 use harness::{RawQueue, Redis};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 const KIB: usize = 1 << 10;
@@ -248,8 +247,6 @@ const CASES: &[Case] = &[
 
 /// It sees digests only, which are numbers of ours; how many, `docs/performance.md` says.
 const OF_DIGESTS: [&str; 1] = ["dedup_split"];
-/// In front of other scripts.
-const SHARED: [&str; 2] = ["prelude", "hosts"];
 
 fn claim(stage: &mut Stage) {
     let host_rate: HostRate = "5/s".parse().unwrap();
@@ -413,13 +410,17 @@ fn no_call_takes_long_however_many_large_jobs_wait() {
 
 #[test]
 fn no_script_is_left_out() {
-    let queue = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("queue/src");
-    let folders = std::fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-    let there: BTreeSet<String> = folders
-        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter_map(|name| name.strip_suffix(".lua").map(str::to_owned))
-        .collect();
-    let named = CASES.iter().map(|(name, ..)| *name).chain(OF_DIGESTS).chain(SHARED);
+    let there: BTreeSet<String> = ::queue::script_sources().into_iter().map(|(name, _)| name.to_owned()).collect();
+    let named = CASES.iter().map(|(name, ..)| *name).chain(OF_DIGESTS);
     assert_eq!(named.map(str::to_owned).collect::<BTreeSet<String>>(), there);
+}
+
+#[test]
+fn redis_compiles_every_script() {
+    let redis = Redis::shared();
+    let mut connection = redis.connect();
+    for (name, source) in ::queue::script_sources() {
+        let loaded: redis::RedisResult<String> = redis::cmd("SCRIPT").arg("LOAD").arg(&source).query(&mut connection);
+        assert!(loaded.is_ok(), "{name}: {loaded:?}");
+    }
 }

@@ -1,12 +1,37 @@
 //! Batches: one enqueue each, with counters that the settle script keeps.
 
+use super::Queue;
 use super::workers::host_name;
-use super::{Queue, script};
+use crate::scripts::{Call, Piece, Reply, TIME, TYPES, piece, script};
 use common::error::QueueError;
 use common::job::BatchId;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+
+/// When a batch was done.
+pub(crate) const FINISH: Piece = piece!("finish.lua");
+
+script! {
+    OpenScript<'a> from "batch_open.lua", refused at maxmemory;
+    with [TIME, TYPES];
+    keys [batch_key, batches_key];
+    args [batch: String, enqueuer: &'a str, enqueuer_before: &'a str, source: &'a str, command: &'a str];
+}
+
+script! {
+    SealScript<'a> from "batch_seal.lua";
+    with [TIME, FINISH];
+    keys [batch_key];
+    args [enqueuer: &'a str, chunks: u64];
+}
+
+script! {
+    TouchScript<'a> from "batch_touch.lua";
+    with [TIME];
+    keys [batch_key];
+    args [enqueuer: &'a str];
+}
 
 /// What is known of one enqueue.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -146,13 +171,15 @@ impl Queue {
         for id in &newest {
             pipe.cmd("HMGET").arg(self.keys.batch(*id)).arg(&["command", "sealed", "enqueuer", "seen"]);
         }
-        let replies: Vec<redis::Value> = self.channel.pipeline("look for a batch that was broken off", &pipe).await?;
-        let mut replies = replies.into_iter();
-        let time = replies.next().and_then(|v| redis::from_redis_value::<(u64, u64)>(v).ok());
-        let now_ms = time.map_or(0, |(seconds, micros)| seconds * 1000 + micros / 1000);
-        for (id, reply) in newest.into_iter().zip(replies) {
-            let facts: [Option<String>; 4] = redis::from_redis_value(reply).unwrap_or_default();
-            let [Some(known), None, Some(enqueuer), seen] = facts else { continue };
+        let mut replies = self.channel.replies("look for a batch that was broken off", &pipe).await?;
+        let now_ms = replies.time_ms()?;
+        for id in newest {
+            let mut facts = replies.list("facts of a batch")?;
+            let known = facts.text_or_nil("its command")?;
+            let sealed = facts.text_or_nil("when it was sealed")?;
+            let enqueuer = facts.text_or_nil("its enqueuer")?;
+            let seen = facts.text_or_nil("when its enqueuer was seen")?;
+            let (Some(known), None, Some(enqueuer)) = (known, sealed, enqueuer) else { continue };
             let seen_ms = seen.and_then(|seen| seen.parse().ok()).unwrap_or(0);
             let is_gone = is_gone_from_this_host(&enqueuer) || now_ms.saturating_sub(seen_ms) > ENQUEUER_GONE_MS;
             if known != command || !is_gone {
@@ -173,12 +200,20 @@ impl Queue {
         source: &str,
         command: &str,
     ) -> Result<Option<(u64, u64)>, QueueError> {
-        let script = script!("batch_open", no_oom);
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(batch.id)).key(self.keys.batches());
-        call.arg(batch.id.to_string()).arg(&batch.enqueuer).arg(before).arg(source).arg(command);
-        let (status, chunks, links): (String, u64, u64) = self.channel.invoke("start a batch", &call).await?;
-        Ok((status == "ok").then_some((chunks, links)))
+        let call = OpenScript {
+            batch_key: self.keys.batch(batch.id),
+            batches_key: self.keys.batches(),
+            batch: batch.id.to_string(),
+            enqueuer: &batch.enqueuer,
+            enqueuer_before: before,
+            source,
+            command,
+        };
+        let mut reply = self.channel.run("start a batch", &call.call()).await?;
+        let is_ours = reply.word("what became of the batch", &[("ok", true), ("taken", false)])?;
+        let (chunks, links) = (reply.count("chunks")?, reply.count("links")?);
+        reply.end()?;
+        Ok(is_ours.then_some((chunks, links)))
     }
 
     /// Marks a batch of `chunks` chunks as complete: nothing is added to it any more. Repeating it changes nothing.
@@ -187,8 +222,8 @@ impl Queue {
     /// [`QueueError::RolledBack`] when Redis no longer knows the last chunk or the batch, [`QueueError::BatchTaken`], or
     /// as every call.
     pub async fn seal_batch(&self, batch: &OpenBatch, chunks: u64) -> Result<(), QueueError> {
-        let reply = self.channel.invoke("seal a batch", &self.seal_call(batch.id, &batch.enqueuer, chunks)).await?;
-        sealed(batch, reply)
+        let call = self.seal_call(batch.id, &batch.enqueuer, chunks);
+        sealed(batch, self.channel.run("seal a batch", &call).await?)
     }
 
     /// Marks a batch as complete whose enqueuer is known to be gone.
@@ -196,15 +231,15 @@ impl Queue {
     /// # Errors
     /// [`QueueError::NoSuchBatch`], or as every call.
     pub async fn seal_abandoned_batch(&self, id: BatchId) -> Result<(), QueueError> {
-        let (status, _): (String, u64) = self.channel.invoke("seal a batch", &self.seal_call(id, "", 0)).await?;
-        if status == "ok" { Ok(()) } else { Err(QueueError::NoSuchBatch(id.to_string())) }
+        let reply = self.channel.run("seal a batch", &self.seal_call(id, "", 0)).await?;
+        match SealReply::read(reply)? {
+            SealReply::Sealed => Ok(()),
+            SealReply::Missing | SealReply::Taken | SealReply::Gap(_) => Err(QueueError::NoSuchBatch(id.to_string())),
+        }
     }
 
-    pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> redis::ScriptInvocation<'static> {
-        let script = script!("batch_seal");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(id)).arg(enqueuer).arg(chunks);
-        call
+    pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> Call {
+        SealScript { batch_key: self.keys.batch(id), enqueuer, chunks }.call()
     }
 
     /// Says that the enqueuer of a batch is alive.
@@ -212,13 +247,14 @@ impl Queue {
     /// # Errors
     /// [`QueueError::RolledBack`] when Redis no longer knows the batch, [`QueueError::BatchTaken`], or as every call.
     pub async fn touch_batch(&self, batch: &OpenBatch) -> Result<(), QueueError> {
-        let script = script!("batch_touch");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.batch(batch.id)).arg(&batch.enqueuer);
-        match self.channel.invoke::<String>("touch a batch", &call).await?.as_str() {
-            "ok" => Ok(()),
-            "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
-            _ => Err(batch.lost()),
+        let call = TouchScript { batch_key: self.keys.batch(batch.id), enqueuer: &batch.enqueuer };
+        let mut reply = self.channel.run("touch a batch", &call.call()).await?;
+        let status = reply.word("what became of the batch", BATCH_WORDS)?;
+        reply.end()?;
+        match status {
+            BatchWord::Ok => Ok(()),
+            BatchWord::Taken => Err(QueueError::BatchTaken(batch.id.to_string())),
+            BatchWord::Missing => Err(batch.lost()),
         }
     }
 
@@ -229,12 +265,12 @@ impl Queue {
     pub async fn batch(&self, batch: BatchId) -> Result<(BatchState, u64), QueueError> {
         let mut pipe = redis::pipe();
         pipe.atomic().hgetall(self.keys.batch(batch)).cmd("TIME");
-        let (fields, (seconds, micros)): (Vec<(String, String)>, (u64, u64)) =
-            self.channel.pipeline("read a batch", &pipe).await?;
+        let mut reply = self.channel.replies("read a batch", &pipe).await?;
+        let (fields, now_ms) = (reply.fields("the batch")?, reply.time_ms()?);
         if fields.is_empty() {
             return Err(QueueError::NoSuchBatch(batch.to_string()));
         }
-        Ok((BatchState::from_fields(batch.to_string(), fields), seconds * 1000 + micros / 1000))
+        Ok((BatchState::from_fields(batch.to_string(), fields), now_ms))
     }
 
     /// The states of the newest batches, newest first, at most `count`, in two round trips. Redis' time now (ms) is beside them.
@@ -248,14 +284,16 @@ impl Queue {
         for id in &newest {
             pipe.hgetall(self.keys.batch(*id));
         }
-        let mut replies = self.channel.pipeline::<Vec<redis::Value>>("read batches", &pipe).await?.into_iter();
-        let (seconds, micros): (u64, u64) =
-            replies.next().and_then(|time| redis::from_redis_value(time).ok()).unwrap_or_default();
-        let states = newest.into_iter().zip(replies).filter_map(|(id, fields)| {
-            let fields: Vec<(String, String)> = redis::from_redis_value(fields).ok()?;
-            (!fields.is_empty()).then(|| BatchState::from_fields(id.to_string(), fields))
-        });
-        Ok((states.collect(), seconds * 1000 + micros / 1000))
+        let mut replies = self.channel.replies("read batches", &pipe).await?;
+        let now_ms = replies.time_ms()?;
+        let mut states = Vec::with_capacity(newest.len());
+        for id in newest {
+            let fields = replies.fields("a batch")?;
+            if !fields.is_empty() {
+                states.push(BatchState::from_fields(id.to_string(), fields));
+            }
+        }
+        Ok((states, now_ms))
     }
 
     /// The newest batches, newest first, at most `count`.
@@ -265,17 +303,54 @@ impl Queue {
     pub async fn newest_batches(&self, count: usize) -> Result<Vec<BatchId>, QueueError> {
         let cmd = redis::Cmd::zrange(self.keys.batches(), 0, count.saturating_sub(1) as isize).arg("REV").to_owned();
         let ids: Vec<String> = self.channel.query("list batches", &cmd).await?;
+        // What is no id somebody else put there, and there is no batch of that name.
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 }
 
+/// What a script says of a batch.
+#[derive(Debug, Clone, Copy)]
+enum BatchWord {
+    Ok,
+    Taken,
+    Missing,
+}
+
+const BATCH_WORDS: &[(&str, BatchWord)] =
+    &[("ok", BatchWord::Ok), ("taken", BatchWord::Taken), ("missing", BatchWord::Missing)];
+
+/// What the seal script said.
+#[derive(Debug, PartialEq, Eq)]
+enum SealReply {
+    Sealed,
+    Missing,
+    Taken,
+    /// The first chunk that is not there.
+    Gap(u64),
+}
+
+impl SealReply {
+    fn read(mut reply: Reply) -> Result<SealReply, QueueError> {
+        let words: &[(&str, fn(u64) -> SealReply)] = &[
+            ("ok", |_| SealReply::Sealed),
+            ("missing", |_| SealReply::Missing),
+            ("taken", |_| SealReply::Taken),
+            ("gap", SealReply::Gap),
+        ];
+        let status = reply.word("what became of the batch", words)?;
+        let said = status(reply.count("the first chunk that is missing")?);
+        reply.end()?;
+        Ok(said)
+    }
+}
+
 /// What the seal script said to the enqueuer.
-pub(super) fn sealed(batch: &OpenBatch, (status, lost): (String, u64)) -> Result<(), QueueError> {
-    match status.as_str() {
-        "ok" => Ok(()),
-        "gap" => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost }),
-        "taken" => Err(QueueError::BatchTaken(batch.id.to_string())),
-        _ => Err(batch.lost()),
+pub(super) fn sealed(batch: &OpenBatch, reply: Reply) -> Result<(), QueueError> {
+    match SealReply::read(reply)? {
+        SealReply::Sealed => Ok(()),
+        SealReply::Gap(lost) => Err(QueueError::RolledBack { batch: batch.id.to_string(), lost }),
+        SealReply::Taken => Err(QueueError::BatchTaken(batch.id.to_string())),
+        SealReply::Missing => Err(batch.lost()),
     }
 }
 

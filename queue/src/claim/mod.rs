@@ -1,10 +1,50 @@
 //! Claiming jobs under a worker's lease, and finding out afterwards what Redis holds for a worker.
 
-use super::{LEASE, Queue, WorkerName, script};
+use super::hosts::{ENTRIES, LINE, LINK, START, Waiting};
+use super::{LEASE, Queue, WorkerName};
+use crate::scripts::{COUNTERS, IN_PARTS, JOBS, NumberOrText, Piece, Reply, TIME, TYPES, WAITING, piece, script};
 use common::error::QueueError;
 use common::host::HostRate;
 use common::outcome::Failure;
 use std::time::Duration;
+
+/// What an element of the queue is as a payload.
+const PAYLOAD: Piece = piece!("payload.lua");
+/// How many results there may be.
+const RESULTS: Piece = piece!("results.lua");
+
+script! {
+    ClaimScript<'a> from "claim.lua";
+    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, WAITING, LINK, ENTRIES, LINE, START, PAYLOAD, RESULTS];
+    keys [
+        ready_key, delayed_key, inflight_key, workers_key, worker_key, meta_key, crashes_key, results_key, hosts_key, stats_key,
+    ];
+    args [
+        worker: &'a str,
+        claim_number: u64,
+        jobs_max: usize,
+        lease_ms: u64,
+        ids_begin: String,
+        results_max: u64,
+        host_interval_us: u64,
+        free_refusals: u32,
+    ], then waiting_from;
+    parts [Waiting]
+}
+
+script! {
+    ReconcileScript<'a> from "reconcile.lua";
+    with [TYPES, JOBS];
+    keys [inflight_key, workers_key, worker_key, crashes_key];
+    args [worker: &'a str, claim_number: u64];
+}
+
+script! {
+    RunAloneScript<'a> from "run_alone.lua";
+    with [];
+    keys [inflight_key, worker_key];
+    args [field: &'a str];
+}
 
 /// The field of a job in its worker's in-flight hash, `claim number.index`: its fencing token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,57 +162,33 @@ impl Queue {
     /// # Errors
     /// As every call. The jobs may be claimed all the same: ask [`Queue::reconcile`] with the next number.
     pub async fn claim(&self, worker: &WorkerName, number: u64, request: &ClaimRequest) -> Result<Claim, QueueError> {
-        let script = script!("claim", hosts);
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.ready())
-            .key(self.keys.delayed())
-            .key(self.keys.inflight(worker.as_str()))
-            .key(self.keys.workers())
-            .key(self.keys.worker(worker.as_str()))
-            .key(self.keys.meta())
-            .key(self.keys.crashes())
-            .key(self.keys.results())
-            .key(self.keys.hosts())
-            .key(self.keys.stats());
-        // The first 28 digits of ids for bare URLs: no batch, version 8, variant 8, the rest random.
-        let seed = format!("0000000000008{:03x}8{:011x}", fastrand::u16(..0x1000), fastrand::u64(..1 << 44));
-        call.arg(worker.as_str()).arg(number).arg(request.max.min(1000)).arg(LEASE.as_millis() as u64).arg(seed);
-        call.arg(request.results_max.unwrap_or(0));
-        call.arg(request.host_rate.map_or(0, |rate| rate.interval().as_micros() as u64));
-        call.arg(request.free_refusals);
+        let call = ClaimScript {
+            ready_key: self.keys.ready(),
+            delayed_key: self.keys.delayed(),
+            inflight_key: self.keys.inflight(worker.as_str()),
+            workers_key: self.keys.workers(),
+            worker_key: self.keys.worker(worker.as_str()),
+            meta_key: self.keys.meta(),
+            crashes_key: self.keys.crashes(),
+            results_key: self.keys.results(),
+            hosts_key: self.keys.hosts(),
+            stats_key: self.keys.stats(),
+            worker: worker.as_str(),
+            claim_number: number,
+            jobs_max: request.max.min(JOBS_MAX),
+            lease_ms: LEASE.as_millis() as u64,
+            // The first 28 digits of ids for bare URLs: no batch, version 8, variant 8, the rest random.
+            ids_begin: format!("0000000000008{:03x}8{:011x}", fastrand::u16(..0x1000), fastrand::u64(..1 << 44)),
+            results_max: request.results_max.unwrap_or(0),
+            host_interval_us: request.host_rate.map_or(0, |rate| rate.interval().as_micros() as u64),
+            free_refusals: request.free_refusals,
+        };
+        let mut call = call.call();
         for WaitingAt { host, pace } in &request.waiting {
-            call.arg(host).arg(pace.map_or(0.0, |pace| (pace.as_secs_f64() * 1000.0).max(0.001)));
+            let pace_ms = pace.map_or(0.0, |pace| (pace.as_secs_f64() * 1000.0).max(0.001));
+            Waiting { host, pace_ms }.add_to(&mut call);
         }
-        let reply: Vec<redis::Value> = self.channel.invoke("claim jobs", &call).await?;
-        let mut reply = reply.into_iter();
-        let status: String = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or_default();
-        Ok(match status.as_str() {
-            "paused" => Claim::Paused,
-            "full" => Claim::Full,
-            "stale" => Claim::Stale,
-            "reaped" => Claim::Reaped,
-            _ => {
-                let mut number_next = || reply.next().and_then(|v| redis::from_redis_value::<i64>(v).ok());
-                let next_due = number_next().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-                let (more, rotated) = (number_next() == Some(1), number_next() == Some(1));
-                let mut names_next = || -> Vec<String> {
-                    let names = reply.next().and_then(|v| redis::from_redis_value::<Vec<Vec<u8>>>(v).ok());
-                    // Of an entry that nobody understands the name may be as bad.
-                    names.into_iter().flatten().map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
-                };
-                let (left_alone, dropped) = (names_next(), names_next());
-                let mut jobs = Vec::with_capacity(reply.len() / 3);
-                while let (Some(payload), Some(crashes), Some(start)) = (reply.next(), reply.next(), reply.next()) {
-                    jobs.push(ClaimedJob {
-                        field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
-                        payload: redis::from_redis_value(payload).unwrap_or_default(),
-                        crashes: redis::from_redis_value(crashes).unwrap_or(0),
-                        start: read_start(start),
-                    });
-                }
-                Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped }
-            }
-        })
+        Claim::read(self.channel.run("claim jobs", &call).await?, number)
     }
 
     /// Lists what Redis holds for a worker, and fences off every claim with a number up to `number` that has not run
@@ -181,30 +197,15 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn reconcile(&self, worker: &WorkerName, number: u64) -> Result<Reconciled, QueueError> {
-        let script = script!("reconcile");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.inflight(worker.as_str()))
-            .key(self.keys.workers())
-            .key(self.keys.worker(worker.as_str()))
-            .key(self.keys.crashes())
-            .arg(worker.as_str())
-            .arg(number);
-        let reply: Vec<redis::Value> = self.channel.invoke("compare jobs in flight", &call).await?;
-        let mut reply = reply.into_iter();
-        let registered: u8 = reply.next().and_then(|v| redis::from_redis_value(v).ok()).unwrap_or(0);
-        if registered == 0 {
-            return Ok(Reconciled::Reaped);
-        }
-        let mut jobs = Vec::with_capacity(reply.len() / 3);
-        while let (Some(field), Some(payload), Some(crashes)) = (reply.next(), reply.next(), reply.next()) {
-            jobs.push(ClaimedJob {
-                field: LeaseField(redis::from_redis_value(field).unwrap_or_default()),
-                payload: redis::from_redis_value(payload).unwrap_or_default(),
-                crashes: redis::from_redis_value(crashes).unwrap_or(0),
-                start: Start::After(Duration::ZERO),
-            });
-        }
-        Ok(Reconciled::Holds(jobs))
+        let call = ReconcileScript {
+            inflight_key: self.keys.inflight(worker.as_str()),
+            workers_key: self.keys.workers(),
+            worker_key: self.keys.worker(worker.as_str()),
+            crashes_key: self.keys.crashes(),
+            worker: worker.as_str(),
+            claim_number: number,
+        };
+        Reconciled::read(self.channel.run("compare jobs in flight", &call.call()).await?)
     }
 
     /// Says that `worker` now runs this suspect and nothing else. `false` when the job is not its any more.
@@ -212,22 +213,103 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn run_alone(&self, worker: &WorkerName, field: &LeaseField) -> Result<bool, QueueError> {
-        let script = script!("run_alone");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.inflight(worker.as_str())).key(self.keys.worker(worker.as_str())).arg(&field.0);
-        self.channel.invoke("mark a job as running alone", &call).await
+        let call = RunAloneScript {
+            inflight_key: self.keys.inflight(worker.as_str()),
+            worker_key: self.keys.worker(worker.as_str()),
+            field: &field.0,
+        };
+        let mut reply = self.channel.run("mark a job as running alone", &call.call()).await?;
+        let is_its = reply.flag("whether the job is the worker's")?;
+        reply.end()?;
+        Ok(is_its)
     }
 }
 
-fn read_start(value: redis::Value) -> Start {
-    if let redis::Value::Int(ms) = value {
-        return Start::After(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+/// Jobs of one claim at most.
+const JOBS_MAX: usize = 1000;
+
+/// What the first word of a claim's reply says.
+#[derive(Debug, Clone, Copy)]
+enum Status {
+    Jobs,
+    Paused,
+    Full,
+    Stale,
+    Reaped,
+}
+
+const STATUSES: &[(&str, Status)] = &[
+    ("ok", Status::Jobs),
+    ("paused", Status::Paused),
+    ("full", Status::Full),
+    ("stale", Status::Stale),
+    ("reaped", Status::Reaped),
+];
+
+impl Claim {
+    fn read(mut reply: Reply, number: u64) -> Result<Claim, QueueError> {
+        let claim = match reply.word("the status of a claim", STATUSES)? {
+            Status::Jobs => Claim::read_jobs(&mut reply, number)?,
+            Status::Paused => Claim::Paused,
+            Status::Full => Claim::Full,
+            Status::Stale => Claim::Stale,
+            Status::Reaped => Claim::Reaped,
+        };
+        reply.end()?;
+        Ok(claim)
     }
-    let text: String = redis::from_redis_value(value).unwrap_or_default();
-    // A reason of a later version is still a reason not to ask.
-    let reason = |text: &str| text.parse().unwrap_or(Failure::RateLimited);
-    match text.strip_prefix('?') {
-        Some(probed) => Start::Probe(reason(probed)),
-        None => Start::Refused(reason(&text)),
+
+    fn read_jobs(reply: &mut Reply, number: u64) -> Result<Claim, QueueError> {
+        let next_due_ms = reply.count_unless_minus_one("ms until a delayed job is due, or -1")?;
+        let more = reply.flag("whether there are more")?;
+        let rotated = reply.flag("whether some went to the end of the queue")?;
+        let left_alone = reply.texts("hosts that are left alone")?;
+        // Of an entry that nobody understands the name may be as bad.
+        let dropped = reply.texts("hosts that were dropped")?;
+        let mut claimed = reply.list("jobs")?;
+        let mut jobs = Vec::with_capacity(claimed.len() / 3);
+        while claimed.len() > 0 {
+            jobs.push(ClaimedJob {
+                field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
+                payload: claimed.bytes("a job's payload")?,
+                crashes: claimed.count("a job's crashes")?,
+                start: Start::read(&mut claimed)?,
+            });
+        }
+        Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, rotated, left_alone, dropped })
+    }
+}
+
+impl Start {
+    fn read(reply: &mut Reply) -> Result<Start, QueueError> {
+        // A reason of a later version, which lies in `hosts`, is still a reason not to ask.
+        let reason = |text: &str| text.parse().unwrap_or(Failure::RateLimited);
+        match reply.number_or_text("when a job may start")? {
+            NumberOrText::Number(ms) => Ok(Start::After(Duration::from_millis(ms))),
+            NumberOrText::Text(text) => Ok(match text.strip_prefix('?') {
+                Some(probed) => Start::Probe(reason(probed)),
+                None => Start::Refused(reason(&text)),
+            }),
+        }
+    }
+}
+
+impl Reconciled {
+    fn read(mut reply: Reply) -> Result<Reconciled, QueueError> {
+        let is_registered = reply.word("whether the worker is registered", &[("ok", true), ("reaped", false)])?;
+        if !is_registered {
+            reply.end()?;
+            return Ok(Reconciled::Reaped);
+        }
+        let mut jobs = Vec::with_capacity(reply.len() / 3);
+        while reply.len() > 0 {
+            jobs.push(ClaimedJob {
+                field: LeaseField(reply.text("a job's field")?),
+                payload: reply.bytes("a job's payload")?,
+                crashes: reply.count("a job's crashes")?,
+                start: Start::After(Duration::ZERO),
+            });
+        }
+        Ok(Reconciled::Holds(jobs))
     }
 }

@@ -1,19 +1,17 @@
--- Tells a worker which jobs Redis holds for it, and fences off every claim of its that has not run yet.
--- KEYS: 1 inflight of the worker, 2 workers, 3 worker, 4 crashes
--- ARGV: 1 worker, 2 claim number: claims up to it are refused from now on
--- Returns {1, field, payload, crashes, …}, or {0} when the worker is no longer registered
-must_hold('hash', KEYS[1], KEYS[3], KEYS[4])
-must_hold('zset', KEYS[2])
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {0} end
-if tonumber(ARGV[2]) > (tonumber(redis.call('HGET', KEYS[3], 'claim')) or 0) then
-  redis.call('HSET', KEYS[3], 'claim', ARGV[2])
+-- Tells a worker which jobs Redis holds for it, and fences off every claim of its, up to `claim_number`, that has not run yet.
+-- Returns {'ok', then for each job: field, payload, crashes}, or {'reaped'} when the worker is no longer registered
+must_hold('hash', inflight_key, worker_key, crashes_key)
+must_hold('zset', workers_key)
+if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
+if claim_number > (tonumber(redis.call('HGET', worker_key, 'claim')) or 0) then
+  redis.call('HSET', worker_key, 'claim', claim_number)
 end
-local reply, flat = {1}, redis.call('HGETALL', KEYS[1])
-local crashes_known = redis.call('EXISTS', KEYS[4]) == 1
+local reply, flat = {'ok'}, redis.call('HGETALL', inflight_key)
+local crashes_known = redis.call('EXISTS', crashes_key) == 1
 for i = 1, #flat, 2 do
   reply[#reply + 1] = flat[i]
   reply[#reply + 1] = flat[i + 1]
   -- An adopted suspect has to run alone like any other.
-  reply[#reply + 1] = crashes_known and tonumber(redis.call('HGET', KEYS[4], crash_key(flat[i + 1]))) or 0
+  reply[#reply + 1] = crashes_known and tonumber(redis.call('HGET', crashes_key, crash_key(flat[i + 1]))) or 0
 end
 return reply

@@ -1,37 +1,37 @@
--- Puts dead jobs back on the queue, or drops them.
--- KEYS: 1 dead, 2 ready, 3 stats, 4 growth of dedup, then for each entry: its batch, the dedup bucket of its link
--- ARGV: 1 "retry" or "drop", 2 and 3 level and split that buckets were chosen for, then for each entry: id of the entry, reason,
---       "1" when it has a batch, digest, payload
--- Returns {the number of entries that were still there, level, split}; -1 when level or split are others: then nothing was changed
+-- Puts dead jobs back on the queue, or drops them; `action` is 'retry' or 'drop'.
+-- Returns {'ok', the number of entries that were still there}, or what `stale` says: then nothing was changed
 --
 -- A job that is retried leaves `failed` in the counters, and its link is in the queue again for dedup.
-local level, split = dedup_growth(KEYS[4])
-if not dedup_is_at(KEYS[4], ARGV[2], ARGV[3]) then return {-1, level, split} end
-must_hold('stream', KEYS[1])
-must_hold('list', KEYS[2])
-must_hold('hash', KEYS[3])
-for k = 5, #KEYS, 2 do
-  must_hold('hash', KEYS[k])
-  must_hold('set', KEYS[k + 1])
+if not dedup_is_at(growth_key, level, split) then return stale(growth_key) end
+must_hold('stream', dead_key)
+must_hold('list', ready_key)
+must_hold('hash', stats_key)
+for k = jobs_keys_from, #KEYS, JOB_KEYS do
+  must_hold('hash', KEYS[k + JOB_BATCH_KEY])
+  must_hold('set', KEYS[k + JOB_BUCKET_KEY])
 end
-local moved = 0
-for e = 0, (#ARGV - 3) / 5 - 1 do
-  local a, k = 4 + e * 5, 5 + e * 2
-  if redis.call('XDEL', KEYS[1], ARGV[a]) == 1 then
-    moved = moved + 1
-    if ARGV[1] == 'retry' then
-      redis.call('RPUSH', KEYS[2], ARGV[a + 4])
-      if redis.call('SADD', KEYS[k + 1], ARGV[a + 3]) == 1 then add_to(KEYS[4], 'count', 1) end
-      add_to(KEYS[3], 'failed', -1)
-      add_to(KEYS[3], 'failed:' .. ARGV[a + 1], -1)
-      if ARGV[a + 2] == '1' and redis.call('EXISTS', KEYS[k]) == 1 then
-        add_to(KEYS[k], 'failed', -1)
-        add_to(KEYS[k], 'failed:' .. ARGV[a + 1], -1)
-        local host = 'host:' .. (host_of(ARGV[a + 4]) or '')
-        if redis.call('HEXISTS', KEYS[k], host) == 1 then add_to(KEYS[k], host, -1) end
-        redis.call('HDEL', KEYS[k], 'finished')
-      end
-    end
+
+local function retry(k, a)
+  local batch_key, reason, payload = KEYS[k + JOB_BATCH_KEY], ARGV[a + JOB_REASON], ARGV[a + JOB_PAYLOAD]
+  redis.call('RPUSH', ready_key, payload)
+  if redis.call('SADD', KEYS[k + JOB_BUCKET_KEY], ARGV[a + JOB_DIGEST]) == 1 then add_to(growth_key, 'count', 1) end
+  add_to(stats_key, 'failed', -1)
+  add_to(stats_key, 'failed:' .. reason, -1)
+  if ARGV[a + JOB_HAS_BATCH] == '1' and redis.call('EXISTS', batch_key) == 1 then
+    add_to(batch_key, 'failed', -1)
+    add_to(batch_key, 'failed:' .. reason, -1)
+    local host = 'host:' .. (host_of(payload) or '')
+    if redis.call('HEXISTS', batch_key, host) == 1 then add_to(batch_key, host, -1) end
+    redis.call('HDEL', batch_key, 'finished')
   end
 end
-return {moved, level, split}
+
+local moved, k = 0, jobs_keys_from
+for a = jobs_from, #ARGV, JOB_ARGS do
+  if redis.call('XDEL', dead_key, ARGV[a + JOB_ENTRY]) == 1 then
+    moved = moved + 1
+    if action == 'retry' then retry(k, a) end
+  end
+  k = k + JOB_KEYS
+end
+return {'ok', moved}

@@ -1,11 +1,29 @@
 //! The dead letters: jobs that failed for good, to be looked at, tried again or dropped.
 
-use super::dedup::LinkDigest;
+use super::dedup::{GROWTH, LinkDigest, SplitState};
+use super::hosts::LINK;
 use super::results::Page;
-use super::{Queue, first_call, script};
+use super::{Queue, first_call};
+use crate::scripts::{COUNTERS, Call, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{Job, JobId};
 use serde::Serialize;
+
+script! {
+    DeadScript<'a> from "dead_retry.lua";
+    with [TYPES, COUNTERS, GROWTH, LINK];
+    keys [dead_key, ready_key, stats_key, growth_key], then jobs_keys_from;
+    args [action: &'a str, level: u32, split: u64], then jobs_from;
+    parts [DeadEntry]
+}
+
+part! {
+    /// `has_batch` says whether the key of its batch is one.
+    DeadEntry<'a> as JOB {
+        keys [batch_key, bucket_key]
+        args [entry: &'a str, reason: &'a str, has_batch: bool, digest: u64, payload: &'a str]
+    }
+}
 
 /// A job that failed for good.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -104,31 +122,43 @@ impl Queue {
     async fn settle_few_dead(&self, action: DeadAction, dead: &[DeadJob]) -> Result<u64, QueueError> {
         // Made once: a call that is repeated is the same one.
         let payloads: Vec<String> = dead.iter().map(alive_again).collect();
-        loop {
-            let script = script!("dead_retry", hosts);
-            let mut call = script.prepare_invoke();
-            let split = self.dedup_split.get();
-            call.key(self.keys.dead()).key(self.keys.ready()).key(self.keys.stats()).key(self.keys.dedup_meta());
-            call.arg(match action {
+        let call = |split| self.dead_call(action, dead, &payloads, split);
+        let ((), mut reply) = self.run_with_split("retry or drop dead jobs", &[("ok", ())], call).await?;
+        let moved = reply.count("entries that were there")?;
+        reply.end()?;
+        Ok(moved)
+    }
+
+    fn dead_call(&self, action: DeadAction, dead: &[DeadJob], payloads: &[String], split: SplitState) -> Call {
+        let call = DeadScript {
+            dead_key: self.keys.dead(),
+            ready_key: self.keys.ready(),
+            stats_key: self.keys.stats(),
+            growth_key: self.keys.dedup_meta(),
+            action: match action {
                 DeadAction::Retry => "retry",
                 DeadAction::Drop => "drop",
-            });
-            call.arg(split.level).arg(split.next);
-            for (job, payload) in dead.iter().zip(&payloads) {
-                let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
-                let digest = LinkDigest::of(&job.url);
-                // A dead job without a batch still names a batch key; the flag says not to touch it.
-                call.key(batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)));
-                call.key(self.dedup_bucket(digest, split));
-                call.arg(&job.entry).arg(&job.reason).arg(u8::from(batch.is_some()));
-                call.arg(digest.member).arg(payload);
-            }
-            let (moved, level, next): (i64, u32, u64) = self.channel.invoke("retry or drop dead jobs", &call).await?;
-            self.dedup_split.learn(level, next);
-            if let Ok(moved) = u64::try_from(moved) {
-                return Ok(moved);
-            }
+            },
+            level: split.level,
+            split: split.next,
+        };
+        let mut call = call.call();
+        for (job, payload) in dead.iter().zip(payloads) {
+            let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
+            let digest = LinkDigest::of(&job.url);
+            let entry = DeadEntry {
+                // A dead job without a batch still names a key.
+                batch_key: batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)),
+                bucket_key: self.dedup_bucket(digest, split),
+                entry: &job.entry,
+                reason: &job.reason,
+                has_batch: batch.is_some(),
+                digest: digest.member,
+                payload,
+            };
+            entry.add_to(&mut call);
         }
+        call
     }
 }
 

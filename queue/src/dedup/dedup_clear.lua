@@ -1,12 +1,12 @@
 -- Forgets all links of some buckets.
--- KEYS: 1 growth of dedup, then buckets
 -- Returns {how many links there were, level, split}
-local level, split = dedup_growth(KEYS[1])
-must_hold('set', unpack(KEYS, 2))
+local level, split = dedup_growth(growth_key)
+must_hold('set', unpack(KEYS, buckets_from))
 local cleared = 0
-for k = 2, #KEYS do
-  cleared = cleared + redis.call('SCARD', KEYS[k])
-  redis.call('UNLINK', KEYS[k])
+for k = buckets_from, #KEYS, CLEARED_KEYS do
+  local bucket_key = KEYS[k + CLEARED_BUCKET_KEY]
+  cleared = cleared + redis.call('SCARD', bucket_key)
+  redis.call('UNLINK', bucket_key)
 end
-if cleared > 0 then add_to(KEYS[1], 'count', -cleared) end
+if cleared > 0 then add_to(growth_key, 'count', -cleared) end
 return {cleared, level, split}

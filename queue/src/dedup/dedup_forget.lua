@@ -1,11 +1,11 @@
 -- Forgets links, so that they can be enqueued again.
--- KEYS: 1 growth of dedup, then the bucket of each link
--- ARGV: 1 and 2 level and split that buckets were chosen for, then the digest of each link
--- Returns {how many were known, level, split}; -1 when level or split are others: then nothing was changed
-local level, split = dedup_growth(KEYS[1])
-if not dedup_is_at(KEYS[1], ARGV[1], ARGV[2]) then return {-1, level, split} end
-must_hold('set', unpack(KEYS, 2))
-local forgotten = 0
-for link = 1, #KEYS - 1 do forgotten = forgotten + redis.call('SREM', KEYS[1 + link], ARGV[2 + link]) end
-if forgotten > 0 then add_to(KEYS[1], 'count', -forgotten) end
-return {forgotten, level, split}
+-- Returns {'ok', how many were known}, or what `stale` says: then nothing was changed
+if not dedup_is_at(growth_key, level, split) then return stale(growth_key) end
+must_hold('set', unpack(KEYS, links_keys_from))
+local forgotten, k = 0, links_keys_from
+for a = links_from, #ARGV, LINK_ARGS do
+  forgotten = forgotten + redis.call('SREM', KEYS[k + LINK_BUCKET_KEY], ARGV[a + LINK_DIGEST])
+  k = k + LINK_KEYS
+end
+if forgotten > 0 then add_to(growth_key, 'count', -forgotten) end
+return {'ok', forgotten}

@@ -10,11 +10,51 @@
 //! the buckets, and a script answers that they are others by now, having changed nothing. An enqueuer alone never meets that,
 //! as it splits between its own chunks; several meet it now and then.
 
-use super::{Queue, script};
+use super::Queue;
+use crate::scripts::{COUNTERS, Call, IN_PARTS, Piece, Reply, TYPES, part, piece, script};
 use common::error::QueueError;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
+
+/// How far the splitting is, for scripts.
+pub(crate) const GROWTH: Piece = piece!("growth.lua");
+
+script! {
+    SplitScript from "dedup_split.lua", refused at maxmemory;
+    with [TYPES, IN_PARTS, GROWTH];
+    keys [growth_key], then buckets_from;
+    args [level_told: u32, split_told: u64, buckets_at_level_0: u64];
+    parts [SplitBucket]
+}
+
+part! {
+    SplitBucket as SPLIT { keys [bucket_key, half_key] }
+}
+
+script! {
+    ForgetScript from "dedup_forget.lua";
+    with [TYPES, COUNTERS, GROWTH];
+    keys [growth_key], then links_keys_from;
+    args [level: u32, split: u64], then links_from;
+    parts [ForgottenLink]
+}
+
+part! {
+    ForgottenLink as LINK { keys [bucket_key] args [digest: u64] }
+}
+
+script! {
+    ClearScript from "dedup_clear.lua";
+    with [TYPES, COUNTERS, GROWTH];
+    keys [growth_key], then buckets_from;
+    args [];
+    parts [ClearedBucket]
+}
+
+part! {
+    ClearedBucket as CLEARED { keys [bucket_key] }
+}
 
 /// Buckets of an empty queue. Their number is part of a digest's identity: 10 bits of it.
 const FIXED: u64 = 1 << 10;
@@ -58,6 +98,10 @@ pub(super) struct SplitState {
 }
 
 impl SplitState {
+    pub(super) fn read(reply: &mut Reply) -> Result<SplitState, QueueError> {
+        Ok(SplitState { level: reply.count("dedup's level")?, next: reply.count("the bucket that is split next")? })
+    }
+
     /// The buckets that should be split now, when there are `count` links. A few at a time come due together, so that not
     /// every chunk asks for it.
     pub(super) fn due(self, count: u64) -> Option<Range<u64>> {
@@ -76,8 +120,8 @@ impl KnownSplit {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn learn(&self, level: u32, next: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = SplitState { level, next };
+    pub(super) fn learn(&self, split: SplitState) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = split;
     }
 }
 
@@ -89,15 +133,45 @@ impl Queue {
     /// Splits buckets that are due. It may be refused (at `maxmemory`, or as somebody else did it): whoever enqueues next
     /// sees that it is still due.
     pub(super) async fn split_dedup(&self, split: SplitState, buckets: Range<u64>) -> Result<(), QueueError> {
-        let script = script!("dedup_split", no_oom);
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.dedup_meta()).arg(split.level).arg(split.next).arg(FIXED);
+        let call = SplitScript {
+            growth_key: self.keys.dedup_meta(),
+            level_told: split.level,
+            split_told: split.next,
+            buckets_at_level_0: FIXED,
+        };
+        let mut call = call.call();
         for bucket in buckets {
-            call.key(self.keys.dedup(bucket)).key(self.keys.dedup(bucket + (FIXED << split.level)));
+            let half_key = self.keys.dedup(bucket + (FIXED << split.level));
+            SplitBucket { bucket_key: self.keys.dedup(bucket), half_key }.add_to(&mut call);
         }
-        let (level, next): (u32, u64) = self.channel.invoke("split dedup's buckets", &call).await?;
-        self.dedup_split.learn(level, next);
-        Ok(())
+        let mut reply = self.channel.run("split dedup's buckets", &call).await?;
+        self.dedup_split.learn(SplitState::read(&mut reply)?);
+        reply.end()
+    }
+
+    /// Runs a script that is told how far the splitting is, and again as long as it was told wrong. `call` makes the call for a
+    /// state of the splitting. The reply begins with 'stale', or with one of `words`.
+    ///
+    /// # Errors
+    /// As every call.
+    pub(super) async fn run_with_split<T: Copy>(
+        &self,
+        doing: &'static str,
+        words: &[(&str, T)],
+        call: impl Fn(SplitState) -> Call,
+    ) -> Result<(T, Reply), QueueError> {
+        let known: Vec<(&str, Option<T>)> =
+            words.iter().map(|(word, meaning)| (*word, Some(*meaning))).chain([("stale", None)]).collect();
+        loop {
+            let mut reply = self.channel.run(doing, &call(self.dedup_split.get())).await?;
+            match reply.word("what became of it", &known)? {
+                Some(meaning) => return Ok((meaning, reply)),
+                None => {
+                    self.dedup_split.learn(SplitState::read(&mut reply)?);
+                    reply.end()?;
+                }
+            }
+        }
     }
 
     /// Forgets links, so that they can be enqueued again; at most 1,000 in one call. Returns how many were known. Jobs that
@@ -107,21 +181,20 @@ impl Queue {
     /// As every call.
     pub async fn forget_links(&self, canonical_links: &[String]) -> Result<u64, QueueError> {
         debug_assert!(canonical_links.len() <= 1000);
-        loop {
-            let script = script!("dedup_forget");
-            let mut call = script.prepare_invoke();
-            let split = self.dedup_split.get();
-            call.key(self.keys.dedup_meta()).arg(split.level).arg(split.next);
+        let forget = |split: SplitState| {
+            let call = ForgetScript { growth_key: self.keys.dedup_meta(), level: split.level, split: split.next };
+            let mut call = call.call();
             for link in canonical_links {
                 let digest = LinkDigest::of(link);
-                call.key(self.dedup_bucket(digest, split)).arg(digest.member);
+                let bucket_key = self.dedup_bucket(digest, split);
+                ForgottenLink { bucket_key, digest: digest.member }.add_to(&mut call);
             }
-            let (forgotten, level, next): (i64, u32, u64) = self.channel.invoke("forget links", &call).await?;
-            self.dedup_split.learn(level, next);
-            if let Ok(forgotten) = u64::try_from(forgotten) {
-                return Ok(forgotten);
-            }
-        }
+            call
+        };
+        let ((), mut reply) = self.run_with_split("forget links", &[("ok", ())], forget).await?;
+        let forgotten = reply.count("links that were known")?;
+        reply.end()?;
+        Ok(forgotten)
     }
 
     /// Forgets all links, some buckets at a time. Returns how many there were. What is enqueued meanwhile may be forgotten
@@ -133,16 +206,16 @@ impl Queue {
         let mut forgotten = 0;
         let mut from = 0;
         loop {
-            let script = script!("dedup_clear");
-            let mut call = script.prepare_invoke();
-            call.key(self.keys.dedup_meta());
+            let mut call = ClearScript { growth_key: self.keys.dedup_meta() }.call();
             for bucket in from..from + CLEARED_AT_ONCE {
-                call.key(self.keys.dedup(bucket));
+                ClearedBucket { bucket_key: self.keys.dedup(bucket) }.add_to(&mut call);
             }
-            let (cleared, level, split): (u64, u32, u64) = self.channel.invoke("forget all links", &call).await?;
-            forgotten += cleared;
+            let mut reply = self.channel.run("forget all links", &call).await?;
+            forgotten += reply.count::<u64>("links that there were")?;
+            let split = SplitState::read(&mut reply)?;
+            reply.end()?;
             from += CLEARED_AT_ONCE;
-            if from >= (FIXED << level) + split {
+            if from >= (FIXED << split.level) + split.next {
                 return Ok(forgotten);
             }
         }

@@ -1,13 +1,27 @@
 //! Adding jobs: chunks of a batch, each pushed whole or not at all, numbered so that none is pushed twice or lost
 //! unnoticed.
 
-use super::dedup::{LinkDigest, SplitState};
-use super::{OpenBatch, Queue, script};
+use super::dedup::{GROWTH, LinkDigest, SplitState};
+use super::{OpenBatch, Queue};
 use crate::ReconnectBackoff;
+use crate::scripts::{COUNTERS, Call, TIME, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{BatchId, Job, JobId, Wanted};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
+
+script! {
+    EnqueueScript<'a> from "enqueue.lua", refused at maxmemory;
+    with [TIME, TYPES, COUNTERS, GROWTH];
+    keys [ready_key, batch_key, stats_key, growth_key], then buckets_from;
+    args [enqueuer: &'a str, chunk_number: u64, level: Option<u32>, split: Option<u64>], then links_from;
+    parts [Run]
+}
+
+part! {
+    /// Behind it their digests, then their payloads.
+    Run as RUN { keys [bucket_key] args [links: usize] }
+}
 
 /// The most links that one chunk may have: the script passes a chunk to one RPUSH.
 pub const CHUNK_LINKS_MAX: usize = 1000;
@@ -63,7 +77,21 @@ pub struct Pushed {
 }
 
 /// What `enqueue.lua` says.
-type Reply = (String, u64, u64, u64, u32, u64, u64);
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    Added,
+    Gap,
+    Missing,
+    Taken,
+}
+
+const SAID: &[(&str, Said)] = &[
+    ("ok", Said::Added),
+    ("again", Said::Added),
+    ("gap", Said::Gap),
+    ("missing", Said::Missing),
+    ("taken", Said::Taken),
+];
 
 impl Queue {
     /// Adds one chunk; repeating it with the same number changes nothing and returns the same counts, as long as no more than
@@ -80,23 +108,24 @@ impl Queue {
             true => chunk.jobs.iter().map(|job| LinkDigest::of(&job.url)).collect(),
             false => Vec::new(),
         };
-        let (status, first, second, ready, split, count) = loop {
-            let call = self.enqueue_call(batch, chunk, &payloads, &digests);
-            let (status, first, second, ready, level, next, count): Reply =
-                self.channel.invoke("enqueue", &call).await?;
-            self.dedup_split.learn(level, next);
-            if status != "stale" {
-                break (status, first, second, ready, SplitState { level, next }, count);
-            }
-        };
-        let pushed = match status.as_str() {
-            "ok" | "again" => Pushed { enqueued: first, duplicates: second, ready },
-            "gap" => return Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: first }),
-            "taken" => return Err(QueueError::BatchTaken(batch.id.to_string())),
-            _ => return Err(batch.lost()),
+        let call = |split| self.enqueue_call(batch, chunk, &payloads, &digests, split);
+        let (said, mut reply) = self.run_with_split("enqueue", SAID, call).await?;
+        let split = SplitState::read(&mut reply)?;
+        let enqueued = reply.count("jobs added")?;
+        let duplicates = reply.count("duplicates")?;
+        let ready = reply.count("jobs that are ready")?;
+        let links_known = reply.count("links known to dedup")?;
+        reply.end()?;
+        self.dedup_split.learn(split);
+        let pushed = match said {
+            Said::Added => Pushed { enqueued, duplicates, ready },
+            // The number of the chunk that is missing is in the place of the jobs added.
+            Said::Gap => return Err(QueueError::RolledBack { batch: batch.id.to_string(), lost: enqueued }),
+            Said::Taken => return Err(QueueError::BatchTaken(batch.id.to_string())),
+            Said::Missing => return Err(batch.lost()),
         };
         if chunk.dedup
-            && let Some(buckets) = split.due(count)
+            && let Some(buckets) = split.due(links_known)
             && let Err(error) = self.split_dedup(split, buckets).await
         {
             tracing::debug!("dedup's buckets stay as they are for now: {error}");
@@ -110,17 +139,25 @@ impl Queue {
         chunk: &Chunk,
         payloads: &[String],
         digests: &[LinkDigest],
-    ) -> redis::ScriptInvocation<'static> {
-        let script = script!("enqueue", no_oom);
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.ready()).key(self.keys.batch(batch.id)).key(self.keys.stats()).key(self.keys.dedup_meta());
-        call.arg(&batch.enqueuer).arg(chunk.number);
+        split: SplitState,
+    ) -> Call {
+        let call = EnqueueScript {
+            ready_key: self.keys.ready(),
+            batch_key: self.keys.batch(batch.id),
+            stats_key: self.keys.stats(),
+            growth_key: self.keys.dedup_meta(),
+            enqueuer: &batch.enqueuer,
+            chunk_number: chunk.number,
+            level: chunk.dedup.then_some(split.level),
+            split: chunk.dedup.then_some(split.next),
+        };
+        let mut call = call.call();
         if !chunk.dedup {
-            call.arg("").arg("").arg(payloads);
+            for payload in payloads {
+                call.arg(payload.as_str());
+            }
             return call;
         }
-        let split = self.dedup_split.get();
-        call.arg(split.level).arg(split.next);
         let mut links: Vec<(u64, u64, &String)> = digests
             .iter()
             .zip(payloads)
@@ -133,12 +170,12 @@ impl Queue {
         let mut links = &links[..];
         while let Some((bucket, ..)) = links.first() {
             let (run, rest) = links.split_at(run_length(links));
-            call.key(self.keys.dedup(*bucket)).arg(run.len());
+            Run { bucket_key: self.keys.dedup(*bucket), links: run.len() }.add_to(&mut call);
             for (_, digest, _) in run {
-                call.arg(digest);
+                call.arg(*digest);
             }
             for (.., payload) in run {
-                call.arg(payload);
+                call.arg(payload.as_str());
             }
             links = rest;
         }

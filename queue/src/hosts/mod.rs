@@ -1,12 +1,55 @@
-//! What workers tell each other about hosts. It travels with settlements, and `lua/hosts.lua` says what is made of it. For
-//! people: which hosts there is something to remember of.
+//! What workers tell each other about hosts, and all that scripts decide about them: it travels with settlements (`news.lua`), and
+//! claims go by it (`start.lua`). For people: which hosts there is something to remember of.
 
 use super::Queue;
+use crate::scripts::{Call, Piece, part, piece};
 use common::error::QueueError;
 use common::outcome::Failure;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// The host of a payload's link.
+pub(crate) const LINK: Piece = piece!("link.lua");
+/// What is remembered of a host: reading it, and writing it back.
+pub(crate) const ENTRIES: Piece = piece!("entries.lua");
+/// Where jobs wait for their host.
+pub(crate) const LINE: Piece = piece!("line.lua");
+/// When a claimed job may start.
+pub(crate) const START: Piece = piece!("start.lua");
+/// Bringing those forward that wait.
+pub(crate) const FORWARD: Piece = piece!("forward.lua");
+/// What is made of [`HostNews`].
+pub(crate) const NEWS: Piece = piece!("news.lua");
+
+part! {
+    /// A host whose jobs wait in the worker; a pace of 0 says that more of its jobs are welcome.
+    Waiting<'a> as WAITING { args [host: &'a str, pace_ms: f64] }
+}
+
+part! {
+    /// [`HostNews::Refused`]; a wait of 0 is none.
+    Refused<'a> as REFUSED, tag "refused" {
+        args [host: &'a str, reason: &'a str, server_wait_ms: f64, first_ms: f64, longest_ms: f64]
+    }
+}
+
+part! {
+    /// [`HostNews::Silent`].
+    Silent<'a> as SILENT, tag "silent" {
+        args [host: &'a str, reason: &'a str, first_ms: f64, longest_ms: f64]
+    }
+}
+
+part! {
+    /// [`HostNews::Answered`].
+    Answered<'a> as ANSWERED, tag "answered" { args [host: &'a str] }
+}
+
+part! {
+    /// [`HostNews::Unused`].
+    Unused<'a> as UNUSED, tag "unused" { args [host: &'a str, interval_ms: f64] }
+}
 
 /// What the fleet remembers about a host.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -27,7 +70,7 @@ pub struct HostState {
     pub lonely_workers: u64,
 }
 
-/// An entry of `hosts` as `lua/hosts.lua` writes it; times are ms since 1970, with fractions.
+/// An entry of `hosts` as `entries.lua` writes it; times are ms since 1970, with fractions.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Remembered {
@@ -133,24 +176,30 @@ pub enum HostNews {
     },
 }
 
+/// A duration in ms, to the microsecond.
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
 impl HostNews {
-    /// The words of `settle.lua`.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let ms = |duration: &Duration| format!("{:.3}", duration.as_secs_f64() * 1000.0);
+    pub(super) fn add_to(&self, call: &mut Call) {
         match self {
-            HostNews::Refused { host, reason, server_wait, first, longest } => vec![
-                "refused".into(),
-                host.clone(),
-                reason.name().into(),
-                ms(&server_wait.unwrap_or_default()),
-                ms(first),
-                ms(longest),
-            ],
-            HostNews::Silent { host, reason, first, longest } => {
-                vec!["silent".into(), host.clone(), reason.name().into(), ms(first), ms(longest)]
+            HostNews::Refused { host, reason, server_wait, first, longest } => {
+                let news = Refused {
+                    host,
+                    reason: reason.name(),
+                    server_wait_ms: ms(server_wait.unwrap_or_default()),
+                    first_ms: ms(*first),
+                    longest_ms: ms(*longest),
+                };
+                news.add_to(call);
             }
-            HostNews::Answered { host } => vec!["answered".into(), host.clone()],
-            HostNews::Unused { host, interval } => vec!["unused".into(), host.clone(), ms(interval)],
+            HostNews::Silent { host, reason, first, longest } => {
+                let news = Silent { host, reason: reason.name(), first_ms: ms(*first), longest_ms: ms(*longest) };
+                news.add_to(call);
+            }
+            HostNews::Answered { host } => Answered { host }.add_to(call),
+            HostNews::Unused { host, interval } => Unused { host, interval_ms: ms(*interval) }.add_to(call),
         }
     }
 }

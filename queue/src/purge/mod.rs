@@ -1,9 +1,27 @@
 //! Emptying a queue: jobs that wait are removed page by page, each counted in its batch; results are trimmed.
 
-use super::dedup::LinkDigest;
-use super::{Queue, first_call, script};
+use super::batches::FINISH;
+use super::dedup::{GROWTH, LinkDigest, SplitState};
+use super::{Queue, first_call};
+use crate::scripts::{COUNTERS, Call, JOBS, TIME, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{Job, JobId};
+
+script! {
+    PurgeScript<'a> from "purge.lua";
+    with [TIME, TYPES, COUNTERS, JOBS, GROWTH, FINISH];
+    keys [ready_key, delayed_key, stats_key, growth_key, crashes_key], then jobs_keys_from;
+    args [place: &'a str, level: u32, split: u64], then jobs_from;
+    parts [PurgedJob]
+}
+
+part! {
+    /// `has_batch` says whether the key of its batch is one.
+    PurgedJob<'a> as JOB {
+        keys [batch_key, bucket_key]
+        args [payload: &'a [u8], has_batch: bool, digest: u64]
+    }
+}
 
 /// The most jobs of one call: enough to be quick, few enough that no worker waits for long.
 pub const PURGE_PAGE: usize = 500;
@@ -51,26 +69,44 @@ impl Queue {
         debug_assert!(page.len() <= PURGE_PAGE);
         let page = &page[..first_call(page, Vec::len)];
         let jobs: Vec<(Option<JobId>, LinkDigest)> = page.iter().map(|payload| known_of(payload)).collect();
-        loop {
-            let script = script!("purge");
-            let mut call = script.prepare_invoke();
-            let split = self.dedup_split.get();
-            call.key(self.keys.ready()).key(self.keys.delayed()).key(self.keys.stats()).key(self.keys.dedup_meta());
-            call.key(self.keys.crashes());
-            call.arg(place.name()).arg(split.level).arg(split.next);
-            for (payload, (id, digest)) in page.iter().zip(&jobs) {
-                let batch = id.and_then(JobId::batch);
-                // A job without a batch still names a key; the flag says not to touch it.
-                call.key(batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)));
-                call.key(self.dedup_bucket(*digest, split));
-                call.arg(payload.as_slice()).arg(u8::from(batch.is_some())).arg(digest.member);
-            }
-            let (removed, level, next): (i64, u32, u64) = self.channel.invoke("purge jobs", &call).await?;
-            self.dedup_split.learn(level, next);
-            if let Ok(removed) = u64::try_from(removed) {
-                return Ok(removed);
-            }
+        let call = |split| self.purge_call(place, page, &jobs, split);
+        let ((), mut reply) = self.run_with_split("purge jobs", &[("ok", ())], call).await?;
+        let removed = reply.count("jobs removed")?;
+        reply.end()?;
+        Ok(removed)
+    }
+
+    fn purge_call(
+        &self,
+        place: WaitsIn,
+        page: &[Vec<u8>],
+        jobs: &[(Option<JobId>, LinkDigest)],
+        split: SplitState,
+    ) -> Call {
+        let call = PurgeScript {
+            ready_key: self.keys.ready(),
+            delayed_key: self.keys.delayed(),
+            stats_key: self.keys.stats(),
+            growth_key: self.keys.dedup_meta(),
+            crashes_key: self.keys.crashes(),
+            place: place.name(),
+            level: split.level,
+            split: split.next,
+        };
+        let mut call = call.call();
+        for (payload, (id, digest)) in page.iter().zip(jobs) {
+            let batch = id.and_then(JobId::batch);
+            let job = PurgedJob {
+                // A job without a batch still names a key.
+                batch_key: batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)),
+                bucket_key: self.dedup_bucket(*digest, split),
+                payload,
+                has_batch: batch.is_some(),
+                digest: digest.member,
+            };
+            job.add_to(&mut call);
         }
+        call
     }
 
     /// Removes the results that are there now, taken by readers or not, some thousands at a time. Returns how many went.

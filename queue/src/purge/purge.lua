@@ -1,57 +1,63 @@
--- Removes jobs that wait, those of one page that are still where the caller saw them.
--- KEYS: 1 ready, 2 delayed, 3 stats, 4 growth of dedup, 5 crashes, then for each job: its batch, the dedup bucket of its link
--- ARGV: 1 "ready" or "delayed", 2 and 3 level and split that buckets were chosen for, then for each job: payload,
---       "1" when it has a batch, digest
--- Returns {the number of jobs removed, level, split}; -1 when level or split are others: then nothing was changed
+-- Removes jobs that wait, those of one page that are still where the caller saw them; `place` is 'ready' or 'delayed'.
+-- Returns {'ok', the number of jobs removed}, or what `stale` says: then nothing was changed
 --
+-- Each job that goes is counted as `purged` in its batch, which would else never finish, and its link may be enqueued again.
+if not dedup_is_at(growth_key, level, split) then return stale(growth_key) end
+must_hold('list', ready_key)
+must_hold('zset', delayed_key)
+must_hold('hash', stats_key, growth_key, crashes_key)
+for k = jobs_keys_from, #KEYS, JOB_KEYS do
+  must_hold('hash', KEYS[k + JOB_BATCH_KEY])
+  must_hold('set', KEYS[k + JOB_BUCKET_KEY])
+end
+local jobs = (#ARGV - jobs_from + 1) / JOB_ARGS
+
+-- What the caller said of a job, counted from 0.
+local function of_job(job, name)
+  return ARGV[jobs_from + job * JOB_ARGS + name]
+end
+
 -- Workers claim from the front of `ready` meanwhile, so that the page begins somewhere before what is there now; jobs that were
 -- given back may stand before it, and then the caller reads again. What is compared is whole payloads: an equal one is as good.
--- Each job that goes is counted as `purged` in its batch, which would else never finish, and its link may be enqueued again.
-local level, split = dedup_growth(KEYS[4])
-if not dedup_is_at(KEYS[4], ARGV[2], ARGV[3]) then return {-1, level, split} end
-must_hold('list', KEYS[1])
-must_hold('zset', KEYS[2])
-must_hold('hash', KEYS[3], KEYS[4], KEYS[5])
-for k = 6, #KEYS, 2 do
-  must_hold('hash', KEYS[k])
-  must_hold('set', KEYS[k + 1])
-end
-local jobs = (#ARGV - 3) / 3
-local removed = {}
-
-if ARGV[1] == 'ready' then
-  local there = redis.call('LRANGE', KEYS[1], 0, jobs - 1)
+local function remove_from_ready(removed)
+  local there = redis.call('LRANGE', ready_key, 0, jobs - 1)
   local skip = 0
-  while skip < jobs and ARGV[4 + 3 * skip] ~= there[1] do skip = skip + 1 end
+  while skip < jobs and of_job(skip, JOB_PAYLOAD) ~= there[1] do skip = skip + 1 end
   local count = 0
-  while skip + count < jobs and ARGV[4 + 3 * (skip + count)] == there[count + 1] do
+  while skip + count < jobs and of_job(skip + count, JOB_PAYLOAD) == there[count + 1] do
     count = count + 1
     removed[count] = skip + count - 1
   end
-  if count > 0 then redis.call('LTRIM', KEYS[1], count, -1) end
-else
+  if count > 0 then redis.call('LTRIM', ready_key, count, -1) end
+end
+
+local function remove_from_delayed(removed)
   for job = 0, jobs - 1 do
-    if redis.call('ZREM', KEYS[2], ARGV[4 + 3 * job]) == 1 then removed[#removed + 1] = job end
+    if redis.call('ZREM', delayed_key, of_job(job, JOB_PAYLOAD)) == 1 then removed[#removed + 1] = job end
   end
 end
 
-local crashes_known = redis.call('EXISTS', KEYS[5]) == 1
+local removed = {}
+if place == 'ready' then remove_from_ready(removed) else remove_from_delayed(removed) end
+
+local crashes_known = redis.call('EXISTS', crashes_key) == 1
 local batches, forgotten = {}, 0
 for _, job in ipairs(removed) do
-  forgotten = forgotten + redis.call('SREM', KEYS[7 + 2 * job], ARGV[6 + 3 * job])
-  if crashes_known then redis.call('HDEL', KEYS[5], crash_key(ARGV[4 + 3 * job])) end
-  if ARGV[5 + 3 * job] == '1' then
-    local batch = KEYS[6 + 2 * job]
-    batches[batch] = (batches[batch] or 0) + 1
+  local k = jobs_keys_from + job * JOB_KEYS
+  forgotten = forgotten + redis.call('SREM', KEYS[k + JOB_BUCKET_KEY], of_job(job, JOB_DIGEST))
+  if crashes_known then redis.call('HDEL', crashes_key, crash_key(of_job(job, JOB_PAYLOAD))) end
+  if of_job(job, JOB_HAS_BATCH) == '1' then
+    local batch_key = KEYS[k + JOB_BATCH_KEY]
+    batches[batch_key] = (batches[batch_key] or 0) + 1
   end
 end
-if forgotten > 0 then add_to(KEYS[4], 'count', -forgotten) end
-if #removed > 0 then add_to(KEYS[3], 'purged', #removed) end
+if forgotten > 0 then add_to(growth_key, 'count', -forgotten) end
+if #removed > 0 then add_to(stats_key, 'purged', #removed) end
 local now = now_ms()
-for batch, count in pairs(batches) do
-  if redis.call('EXISTS', batch) == 1 then
-    add_to(batch, 'purged', count)
-    finish_batch(batch, now)
+for batch_key, count in pairs(batches) do
+  if redis.call('EXISTS', batch_key) == 1 then
+    add_to(batch_key, 'purged', count)
+    finish_batch(batch_key, now)
   end
 end
-return {#removed, level, split}
+return {'ok', #removed}

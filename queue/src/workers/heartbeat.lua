@@ -1,36 +1,34 @@
 -- Renews a worker's lease, names workers whose lease is over, and now and then notes what the queue is like.
--- KEYS: 1 workers, 2 worker, 3 meta, 4 delayed, 5 ready, 6 dead, 7 stats, 8 fine and 9 coarse history
--- ARGV: 1 worker, 2 lease (ms), then facts: name, value
+-- Behind the arguments come facts about the worker: name, value, …
 -- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, expired workers…}
-must_hold('zset', KEYS[1])
-must_hold('hash', KEYS[2], KEYS[3])
+must_hold('zset', workers_key)
+must_hold('hash', worker_key, meta_key)
 local now = now_ms()
-local lease = tonumber(ARGV[2])
-tick(KEYS[1], KEYS[3], KEYS[4], now, lease)
-local alive = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+tick(now, lease_ms)
+local alive = redis.call('ZSCORE', workers_key, worker) and 1 or 0
 if alive == 1 then
-  redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
-  redis.call('HSET', KEYS[2], 'seen', now, unpack(ARGV, 3))
+  redis.call('ZADD', workers_key, now + lease_ms, worker)
+  redis.call('HSET', worker_key, 'seen', now, unpack(ARGV, facts_from))
 end
 -- Eight at a time: each costs a script of its own, and the next heartbeat of anybody takes the next eight.
-local reply = {alive, -1, unpack(redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, 8))}
-local next_end = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
+local reply = {alive, -1, unpack(redis.call('ZRANGE', workers_key, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8))}
+local next_end = redis.call('ZRANGE', workers_key, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 if next_end then reply[2] = tonumber(next_end) - now end
 
 -- A line of history: when, how many are ready, delayed and dead, and the totals of stats.
-local function sample(field, list, every, at_most)
-  local last = tonumber(redis.call('HGET', KEYS[3], field)) or 0
+local function sample(field, list_key, every_ms, lines_max)
+  local last = tonumber(redis.call('HGET', meta_key, field)) or 0
   -- Before the last one: the clock was set back.
-  if now >= last and now < last + every then return end
-  redis.call('HSET', KEYS[3], field, now)
-  local line = {now, redis.call('LLEN', KEYS[5]), redis.call('ZCARD', KEYS[4]), redis.call('XLEN', KEYS[6])}
+  if now >= last and now < last + every_ms then return end
+  redis.call('HSET', meta_key, field, now)
+  local line = {now, redis.call('LLEN', ready_key), redis.call('ZCARD', delayed_key), redis.call('XLEN', dead_key)}
   for _, total in ipairs({'stored', 'rejected', 'failed', 'bytes'}) do
-    line[#line + 1] = redis.call('HGET', KEYS[7], total) or 0
+    line[#line + 1] = redis.call('HGET', stats_key, total) or 0
   end
-  redis.call('RPUSH', list, table.concat(line, ' '))
-  redis.call('LTRIM', list, -at_most, -1)
+  redis.call('RPUSH', list_key, table.concat(line, ' '))
+  redis.call('LTRIM', list_key, -lines_max, -1)
 end
 -- Last and caught: whatever somebody made of these keys, the lease is renewed.
-pcall(sample, 'sampled', KEYS[8], 10000, 720)
-pcall(sample, 'sampled_coarse', KEYS[9], 300000, 2304)
+pcall(sample, 'sampled', history_fine_key, 10000, 720)
+pcall(sample, 'sampled_coarse', history_coarse_key, 300000, 2304)
 return reply

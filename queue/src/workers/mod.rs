@@ -1,10 +1,46 @@
 //! A worker's life in Redis: its name, its lease, its heartbeat, and the recovery of those that died.
 
-use super::{Queue, script};
+use super::Queue;
+use crate::scripts::{COUNTERS, Call, IN_PARTS, JOBS, Piece, Reply, TIME, TYPES, piece, script};
 use common::error::QueueError;
 use common::job::SCHEMA_VERSION;
 use std::fmt;
 use std::time::Duration;
+
+/// Keeping leases honest.
+const LEASES: Piece = piece!("leases.lua");
+
+script! {
+    RegisterScript<'a> from "register.lua";
+    with [TIME, TYPES];
+    keys [workers_key, worker_key, meta_key];
+    args [worker: &'a str, lease_ms: u64, schema: u32], then facts_from;
+}
+
+script! {
+    HeartbeatScript<'a> from "heartbeat.lua";
+    with [TIME, TYPES, LEASES];
+    keys [
+        workers_key, worker_key, meta_key, delayed_key, ready_key, dead_key, stats_key, history_fine_key, history_coarse_key,
+    ];
+    args [worker: &'a str, lease_ms: u64], then facts_from;
+}
+
+script! {
+    RecoverScript<'a> from "recover.lua";
+    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS];
+    keys [workers_key, inflight_key, worker_key, ready_key, crashes_key, stats_key];
+    args [worker: &'a str];
+}
+
+script! {
+    UnregisterScript<'a> from "unregister.lua";
+    with [];
+    keys [workers_key, inflight_key, worker_key];
+    args [worker: &'a str];
+}
+
+const LEASE_MS: u64 = LEASE.as_millis() as u64;
 
 /// How long a worker may be silent before its jobs are taken from it. With a heartbeat every [`Heartbeat::EVERY`], and
 /// the others looking just when a lease ends, jobs of a killed worker run elsewhere after 4.5 to 7 seconds.
@@ -59,6 +95,24 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// A quarter of the lease: two may be lost before anyone is taken for dead.
     pub const EVERY: Duration = Duration::from_millis(1500);
+
+    fn read(mut reply: Reply) -> Result<Heartbeat, QueueError> {
+        let alive = reply.flag("whether the worker is registered")?;
+        let next_end_ms = reply.count_unless_minus_one("ms until the next lease ends, or -1")?;
+        let mut expired = Vec::with_capacity(reply.len());
+        while reply.len() > 0 {
+            expired.push(reply.text("a worker whose lease is over")?);
+        }
+        Ok(Heartbeat { alive, next_end: next_end_ms.map(Duration::from_millis), expired })
+    }
+}
+
+/// Facts about a worker, as names and values for HSET.
+fn add_facts(call: &mut Call, facts: &[(&str, String)]) {
+    for (name, value) in facts {
+        call.arg(*name);
+        call.arg(value.as_str());
+    }
 }
 
 impl Queue {
@@ -67,16 +121,23 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Schema`] when a newer imgq wrote this queue, or as every call.
     pub async fn register(&self, worker: &WorkerName, facts: &[(&str, String)]) -> Result<(), QueueError> {
-        let script = script!("register");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.workers()).key(self.keys.worker(worker.as_str())).key(self.keys.meta());
-        call.arg(worker.as_str()).arg(LEASE.as_millis() as u64).arg(SCHEMA_VERSION);
-        call.arg("host").arg(host_name()).arg("pid").arg(std::process::id());
-        for (name, value) in facts {
-            call.arg(*name).arg(value);
-        }
-        let (status, found): (String, u32) = self.channel.invoke("register a worker", &call).await?;
-        if status == "schema" {
+        let call = RegisterScript {
+            workers_key: self.keys.workers(),
+            worker_key: self.keys.worker(worker.as_str()),
+            meta_key: self.keys.meta(),
+            worker: worker.as_str(),
+            lease_ms: LEASE_MS,
+            schema: SCHEMA_VERSION,
+        };
+        let mut call = call.call();
+        let about_this = [("host", host_name()), ("pid", std::process::id().to_string())];
+        add_facts(&mut call, &about_this);
+        add_facts(&mut call, facts);
+        let mut reply = self.channel.run("register a worker", &call).await?;
+        let is_registered = reply.word("whether it is registered", &[("ok", true), ("schema", false)])?;
+        let found = reply.count("the queue's schema")?;
+        reply.end()?;
+        if !is_registered {
             return Err(QueueError::Schema { queue: self.name.clone(), found, known: SCHEMA_VERSION });
         }
         Ok(())
@@ -87,30 +148,22 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn heartbeat(&self, worker: &WorkerName, facts: &[(&str, String)]) -> Result<Heartbeat, QueueError> {
-        let script = script!("heartbeat");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.workers())
-            .key(self.keys.worker(worker.as_str()))
-            .key(self.keys.meta())
-            .key(self.keys.delayed())
-            .key(self.keys.ready())
-            .key(self.keys.dead())
-            .key(self.keys.stats())
-            .key(self.keys.history_fine())
-            .key(self.keys.history_coarse());
-        call.arg(worker.as_str()).arg(LEASE.as_millis() as u64);
-        for (name, value) in facts {
-            call.arg(*name).arg(value);
-        }
-        let reply: Vec<redis::Value> = self.channel.invoke("send a heartbeat", &call).await?;
-        let mut reply = reply.into_iter();
-        let mut number = || reply.next().and_then(|v| redis::from_redis_value::<i64>(v).ok());
-        let (alive, next_end_ms) = (number(), number());
-        Ok(Heartbeat {
-            alive: alive == Some(1),
-            next_end: next_end_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
-            expired: reply.filter_map(|v| redis::from_redis_value(v).ok()).collect(),
-        })
+        let call = HeartbeatScript {
+            workers_key: self.keys.workers(),
+            worker_key: self.keys.worker(worker.as_str()),
+            meta_key: self.keys.meta(),
+            delayed_key: self.keys.delayed(),
+            ready_key: self.keys.ready(),
+            dead_key: self.keys.dead(),
+            stats_key: self.keys.stats(),
+            history_fine_key: self.keys.history_fine(),
+            history_coarse_key: self.keys.history_coarse(),
+            worker: worker.as_str(),
+            lease_ms: LEASE_MS,
+        };
+        let mut call = call.call();
+        add_facts(&mut call, facts);
+        Heartbeat::read(self.channel.run("send a heartbeat", &call).await?)
     }
 
     /// Takes the jobs of a worker whose lease is over back to the front of the queue. `None` when it was not dead after
@@ -119,17 +172,19 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn recover(&self, dead_worker: &str) -> Result<Option<u64>, QueueError> {
-        let script = script!("recover");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.workers())
-            .key(self.keys.inflight(dead_worker))
-            .key(self.keys.worker(dead_worker))
-            .key(self.keys.ready())
-            .key(self.keys.crashes())
-            .key(self.keys.stats())
-            .arg(dead_worker);
-        let taken_back: i64 = self.channel.invoke("recover a worker's jobs", &call).await?;
-        Ok(u64::try_from(taken_back).ok())
+        let call = RecoverScript {
+            workers_key: self.keys.workers(),
+            inflight_key: self.keys.inflight(dead_worker),
+            worker_key: self.keys.worker(dead_worker),
+            ready_key: self.keys.ready(),
+            crashes_key: self.keys.crashes(),
+            stats_key: self.keys.stats(),
+            worker: dead_worker,
+        };
+        let mut reply = self.channel.run("recover a worker's jobs", &call.call()).await?;
+        let taken_back = reply.count_unless_minus_one("jobs taken back, or -1")?;
+        reply.end()?;
+        Ok(taken_back)
     }
 
     /// Strikes off a worker that is leaving. `false` when it still holds jobs; its lease then runs out.
@@ -137,12 +192,15 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn unregister(&self, worker: &WorkerName) -> Result<bool, QueueError> {
-        let script = script!("unregister");
-        let mut call = script.prepare_invoke();
-        call.key(self.keys.workers())
-            .key(self.keys.inflight(worker.as_str()))
-            .key(self.keys.worker(worker.as_str()))
-            .arg(worker.as_str());
-        self.channel.invoke("unregister a worker", &call).await
+        let call = UnregisterScript {
+            workers_key: self.keys.workers(),
+            inflight_key: self.keys.inflight(worker.as_str()),
+            worker_key: self.keys.worker(worker.as_str()),
+            worker: worker.as_str(),
+        };
+        let mut reply = self.channel.run("unregister a worker", &call.call()).await?;
+        let is_gone = reply.flag("whether it is struck off")?;
+        reply.end()?;
+        Ok(is_gone)
     }
 }

@@ -1,15 +1,13 @@
--- Takes the jobs of a dead worker back to the front of the queue, and strikes the worker off.
--- KEYS: 1 workers, 2 inflight of the dead, 3 worker (the dead one's), 4 ready, 5 crashes, 6 stats
--- ARGV: 1 the dead worker
--- Returns the number of jobs taken back, or -1 when the worker is not there or not dead after all
+-- Takes the jobs of a worker that died back to the front of the queue, and strikes the worker off.
+-- Returns {the number of jobs taken back}, or {-1} when the worker is not there or not dead after all
 --
 -- It does not settle: a job that crashed too often is settled by its next claimer, which knows its batch.
 local now = now_ms()
-local expiry = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
-if not expiry or expiry > now then return -1 end
-must_hold('hash', KEYS[2], KEYS[3], KEYS[5], KEYS[6])
-must_hold('list', KEYS[4])
-local flat = redis.call('HGETALL', KEYS[2])
+local expiry = tonumber(redis.call('ZSCORE', workers_key, worker))
+if not expiry or expiry > now then return {-1} end
+must_hold('hash', inflight_key, worker_key, crashes_key, stats_key)
+must_hold('list', ready_key)
+local flat = redis.call('HGETALL', inflight_key)
 local jobs = {}
 for i = 1, #flat, 2 do
   local claim, index = string.match(flat[i], '^(%d+)%.(%d+)$')
@@ -21,12 +19,12 @@ table.sort(jobs, function(a, b)
 end)
 -- A job that ran alone is to blame alone. Otherwise every job is, but for the suspects (two crashes), which only
 -- waited for their turn to run alone.
-local alone = redis.call('HGET', KEYS[3], 'alone')
+local alone = redis.call('HGET', worker_key, 'alone')
 local payloads, crashed = {}, {}
 
 -- Crashes that are known of a job, those of this call among them.
 local function crashes_of(key)
-  return crashed[key] or tonumber(redis.call('HGET', KEYS[5], key)) or 0
+  return crashed[key] or tonumber(redis.call('HGET', crashes_key, key)) or 0
 end
 
 for r = #jobs, 1, -1 do
@@ -39,11 +37,9 @@ for r = #jobs, 1, -1 do
     crashed[key] = crashes_of(key) + 1
   end
 end
-for i = 1, #payloads, 1000 do
-  redis.call('LPUSH', KEYS[4], unpack(payloads, i, math.min(i + 999, #payloads)))
-end
-redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('ZREM', KEYS[1], ARGV[1])
-for key, crashes in pairs(crashed) do redis.call('HSET', KEYS[5], key, crashes) end
-add_to(KEYS[6], 'recovered', #jobs)
-return #jobs
+in_parts('LPUSH', ready_key, payloads)
+redis.call('DEL', inflight_key, worker_key)
+redis.call('ZREM', workers_key, worker)
+for key, crashes in pairs(crashed) do redis.call('HSET', crashes_key, key, crashes) end
+add_to(stats_key, 'recovered', #jobs)
+return {#jobs}

@@ -1,13 +1,11 @@
--- Enters a worker under a fresh name, with a whole lease.
--- KEYS: 1 workers, 2 worker, 3 meta
--- ARGV: 1 worker, 2 lease (ms), 3 schema version, then facts: name, value
--- Returns 1, or {"schema", found} when a newer imgq wrote this queue
-must_hold('zset', KEYS[1])
-must_hold('hash', KEYS[2], KEYS[3])
-local schema = tonumber(redis.call('HGET', KEYS[3], 'schema'))
-if schema and schema > tonumber(ARGV[3]) then return {'schema', schema} end
-redis.call('HSETNX', KEYS[3], 'schema', ARGV[3])
+-- Enters a worker under a fresh name, with a whole lease, and what is said about it: name, value, …
+-- Returns {'ok', 0}, or {'schema', found} when a newer imgq wrote this queue
+must_hold('zset', workers_key)
+must_hold('hash', worker_key, meta_key)
+local found = tonumber(redis.call('HGET', meta_key, 'schema'))
+if found and found > schema then return {'schema', found} end
+redis.call('HSETNX', meta_key, 'schema', schema)
 local now = now_ms()
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-redis.call('HSET', KEYS[2], 'started', now, 'seen', now, unpack(ARGV, 4))
+redis.call('ZADD', workers_key, now + lease_ms, worker)
+redis.call('HSET', worker_key, 'started', now, 'seen', now, unpack(ARGV, facts_from))
 return {'ok', 0}

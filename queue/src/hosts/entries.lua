@@ -1,0 +1,93 @@
+-- What the fleet remembers about hosts: `hosts` has an entry of JSON for each of which there is something to remember.
+--   tat    when the next request may start (ms), with a rate: the theoretical arrival time of GCRA (ITU-T I.371, annex A)
+--   next   where the next job that has to wait is put in `delayed` (ms)
+--   ends   until when the host is left alone (ms), level: how many refusals in a row led there, why: the last one's reason
+--   probe  until when one job tries whether the host answers again (ms); nobody else asks it meanwhile
+--   alone  worker -> {ends, level}: workers that get no answer while others do
+
+-- The longest hold there is (a server's Retry-After is believed for an hour): what ends later comes from a clock set back.
+local HOLD_MAX = 3700000
+-- One job tries a host for so long before another does.
+local PROBE_MAX = 30000
+-- A job that has to wait is looked at again after this time at the latest, so that no wrong guess lasts.
+local PARK_MAX = 60000
+
+local hosts_read = {}
+-- Hosts whose entries could not be understood: they are dropped, and told.
+local hosts_dropped = {}
+
+local function is_number(value)
+  return type(value) == 'number' and value > -1e15 and value < 1e15
+end
+
+-- Fields of an entry, by the type that each has to have.
+local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number}
+
+function FIELDS.why(value)
+  return type(value) == 'string'
+end
+
+function FIELDS.alone(value)
+  if type(value) ~= 'table' then return false end
+  for _, hold in pairs(value) do
+    if type(hold) ~= 'table' or not is_number(hold.ends) or not is_number(hold.level) then return false end
+  end
+  return (pcall(cjson.encode, value))
+end
+
+-- Whether an entry is such that whatever is done with it goes well. Fields of a later version are kept.
+local function is_understood(state)
+  if type(state) ~= 'table' then return false end
+  for field, value in pairs(state) do
+    local fits = FIELDS[field]
+    if type(field) ~= 'string' then
+      return false
+    elseif fits then
+      if not fits(value) then return false end
+    elseif type(value) == 'number' and not is_number(value) or type(value) == 'table' and not pcall(cjson.encode, value) then
+      return false
+    end
+  end
+  return true
+end
+
+-- To be called before anything is taken: what somebody else put in the place of `hosts` is dropped like an entry.
+local function open_hosts(key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'hash' and found ~= 'none' then
+    redis.call('UNLINK', key)
+    hosts_dropped[1] = 'all of them: the key was a ' .. found
+  end
+end
+
+local function host_state(key, host, now)
+  local state = hosts_read[host]
+  if not state then
+    local text = redis.call('HGET', key, host)
+    local fine, read = pcall(cjson.decode, text or '{}')
+    state = fine and read
+    if not is_understood(state) then
+      hosts_dropped[#hosts_dropped + 1] = host
+      state = {}
+    end
+    -- Further ahead than anything is given out: from a clock set back.
+    if (state.ends or 0) > now + HOLD_MAX then state.ends = now end
+    if (state.probe or 0) > now + PROBE_MAX then state.probe = nil end
+    if (state.next or 0) > now + HOLD_MAX + PARK_MAX then state.next = nil end
+    hosts_read[host] = state
+  end
+  return state
+end
+
+-- Writes back what was read; an entry with nothing left to say goes.
+local function save_hosts(key, now)
+  for host, state in pairs(hosts_read) do
+    if (state.tat or 0) <= now then state.tat = nil end
+    if (state.next or 0) <= now then state.next = nil end
+    if next(state) then
+      redis.call('HSET', key, host, cjson.encode(state))
+    else
+      redis.call('HDEL', key, host)
+    end
+  end
+end

@@ -1,0 +1,86 @@
+-- What is made of what a worker learnt about hosts.
+
+-- The host asks not to be asked (or does not answer): everybody leaves it alone for a time.
+local function refuse(state, now, why, server_wait_ms, first_ms, longest_ms)
+  if (state.ends or 0) > now then
+    -- Requests that were under way at the first refusal.
+    if server_wait_ms > 0 then state.ends = math.max(state.ends, now + server_wait_ms) end
+  else
+    state.level = (state.level or 0) + 1
+    local wait_ms = server_wait_ms
+    if wait_ms <= 0 then wait_ms = math.min(first_ms * 2 ^ math.min(state.level - 1, 20), longest_ms) end
+    state.ends = now + math.max(wait_ms, 1)
+  end
+  state.why, state.probe = why, nil
+end
+
+-- One worker gets no answer. When most workers say so it is the host; otherwise it is the worker, and only that one waits.
+local function suspect(state, now, workers_alive, why, first_ms, longest_ms)
+  local alone, count = {}, 0
+  for name, hold in pairs(state.alone or {}) do
+    if hold.ends > now - 30000 and hold.ends <= now + HOLD_MAX then
+      alone[name] = hold
+      if name ~= worker then count = count + 1 end
+    end
+  end
+  if 2 * (count + 1) > workers_alive then
+    state.alone = nil
+    refuse(state, now, why, 0, first_ms, longest_ms)
+    return
+  end
+  local level = (alone[worker] and alone[worker].level or 0) + 1
+  alone[worker] = {level = level, ends = now + math.min(first_ms * 2 ^ math.min(level - 1, 20), longest_ms)}
+  state.alone = alone
+end
+
+local function answered(state)
+  state.ends, state.level, state.why, state.probe = nil, nil, nil, nil
+  if state.alone then
+    state.alone[worker] = nil
+    if not next(state.alone) then state.alone = nil end
+  end
+end
+
+-- What each kind of news comes to; `a` is where it stands in ARGV. Returns where the next one stands.
+local NEWS = {}
+
+function NEWS.refused(a, now)
+  local state = host_state(hosts_key, ARGV[a + REFUSED_HOST], now)
+  refuse(state, now, ARGV[a + REFUSED_REASON], tonumber(ARGV[a + REFUSED_SERVER_WAIT_MS]), tonumber(ARGV[a + REFUSED_FIRST_MS]),
+    tonumber(ARGV[a + REFUSED_LONGEST_MS]))
+  return a + REFUSED_ARGS
+end
+
+function NEWS.silent(a, now)
+  local state = host_state(hosts_key, ARGV[a + SILENT_HOST], now)
+  suspect(state, now, redis.call('ZCARD', workers_key), ARGV[a + SILENT_REASON], tonumber(ARGV[a + SILENT_FIRST_MS]),
+    tonumber(ARGV[a + SILENT_LONGEST_MS]))
+  return a + SILENT_ARGS
+end
+
+function NEWS.answered(a, now)
+  answered(host_state(hosts_key, ARGV[a + ANSWERED_HOST], now))
+  return a + ANSWERED_ARGS
+end
+
+function NEWS.unused(a, now)
+  local host = ARGV[a + UNUSED_HOST]
+  local state = host_state(hosts_key, host, now)
+  if (state.tat or 0) > now then state.tat = math.max(now, state.tat - tonumber(ARGV[a + UNUSED_INTERVAL_MS])) end
+  bring_forward(host, now)
+  state.next = nil
+  return a + UNUSED_ARGS
+end
+
+-- Takes in all news from `a` on. Returns where they end.
+local function learn(a, now)
+  while NEWS[ARGV[a]] do a = NEWS[ARGV[a]](a, now) end
+  return a
+end
+
+-- When a job is looked at again that its worker was not let start.
+local function place_of_held(host, now)
+  local state = host_state(hosts_key, host, now)
+  local ends = (state.ends or 0) > now and state.ends or now + 200
+  return place_of(state, now, ends, HOLD_STEP)
+end
