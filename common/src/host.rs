@@ -6,7 +6,8 @@ use std::time::Duration;
 use url::{Position, Url};
 
 /// The host that `url` is asked from: its name or address, with the port where that is not the scheme's usual one. The
-/// unit that robots.txt speaks for as well (RFC 9309, section 2.3). `hosts/link.lua` of the queue takes it out of payloads, see [`is_plain`].
+/// unit that robots.txt speaks for as well (RFC 9309, section 2.3). `hosts/link.lua` of the queue takes it out of payloads, see
+/// [`is_plain`].
 pub fn host_of(url: &Url) -> Cow<'_, str> {
     let host = url.host_str().unwrap_or_default();
     match url.port() {

@@ -383,3 +383,22 @@ fn is_gone_from_this_host(enqueuer: &str) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripts::probe::{takes_only, word};
+    use redis::Value::Int;
+
+    #[test]
+    fn what_a_seal_says_is_a_word_that_is_known() {
+        for (status, expected) in [
+            ("ok", SealReply::Sealed),
+            ("missing", SealReply::Missing),
+            ("taken", SealReply::Taken),
+            ("gap", SealReply::Gap(3)),
+        ] {
+            assert_eq!(takes_only(SealReply::read, &[word(status), Int(3)]), expected);
+        }
+    }
+}

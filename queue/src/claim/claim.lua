@@ -3,7 +3,7 @@
 -- Behind the arguments come the hosts whose jobs wait in the worker; a pace of 0 says that more of its jobs are welcome.
 -- Returns {status, ms until the next delayed job is due or -1, 1 when others may be behind what was looked at else 0,
 --   1 when some went to the end of the queue else 0, those of the worker's hosts that are to be left alone,
---   what was dropped from `hosts` as nobody could understand it, then for each job: payload, crashes, start}
+--   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, start}}
 --   status 'ok'; or alone: 'paused'; 'reaped': the worker is no longer registered; 'stale': a later claim was here first;
 --   'full': there are as many results as there may be, and their readers have not taken them
 --   start: ms to wait; ? and a reason: it tries for all others whether its host, which was left alone for that reason,

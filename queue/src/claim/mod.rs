@@ -301,15 +301,68 @@ impl Reconciled {
             reply.end()?;
             return Ok(Reconciled::Reaped);
         }
-        let mut jobs = Vec::with_capacity(reply.len() / 3);
-        while reply.len() > 0 {
+        let mut held = reply.list("jobs")?;
+        reply.end()?;
+        let mut jobs = Vec::with_capacity(held.len() / 3);
+        while held.len() > 0 {
             jobs.push(ClaimedJob {
-                field: LeaseField(reply.text("a job's field")?),
-                payload: reply.bytes("a job's payload")?,
-                crashes: reply.count("a job's crashes")?,
+                field: LeaseField(held.text("a job's field")?),
+                payload: held.bytes("a job's payload")?,
+                crashes: held.count("a job's crashes")?,
                 start: Start::After(Duration::ZERO),
             });
         }
         Ok(Reconciled::Holds(jobs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripts::probe::{takes_only, word};
+    use redis::Value::{Array, Int};
+
+    #[test]
+    fn a_claim_is_read_whole_or_not_at_all() {
+        let names = |names: &[&str]| Array(names.iter().map(|name| word(name)).collect());
+        let jobs = |of_job: &[redis::Value]| {
+            let jobs = Array(of_job.to_vec());
+            [word("ok"), Int(-1), Int(1), Int(0), names(&["a.org"]), names(&[]), jobs]
+        };
+        let read = |reply| Claim::read(reply, 7);
+        let Claim::Jobs { jobs: claimed, next_due, more, rotated, left_alone, dropped } =
+            takes_only(read, &jobs(&[word("{}"), Int(2), word("?dns"), word("x"), Int(0), Int(30)]))
+        else {
+            panic!("jobs")
+        };
+        assert_eq!(
+            (next_due, more, rotated, left_alone, dropped.len()),
+            (None, true, false, vec!["a.org".to_owned()], 0)
+        );
+        let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes, job.start)).collect();
+        assert_eq!(told, [("7.1", 2, Start::Probe(Failure::Dns)), ("7.2", 0, Start::After(Duration::from_millis(30)))]);
+        // A job that is not whole.
+        for of_job in [&[word("{}"), Int(0)][..], &[word("{}"), word("0"), Int(0)], &[Int(1), Int(0), Int(0)]] {
+            let reply = Reply::of("test", Array(jobs(of_job).to_vec())).expect("a list");
+            assert!(read(reply).is_err(), "{of_job:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_without_jobs_says_why_in_a_word_that_is_known() {
+        let read = |reply| Claim::read(reply, 7);
+        for (status, claim) in
+            [("paused", Claim::Paused), ("full", Claim::Full), ("stale", Claim::Stale), ("reaped", Claim::Reaped)]
+        {
+            assert_eq!(takes_only(read, &[word(status)]), claim);
+        }
+    }
+
+    #[test]
+    fn what_redis_holds_is_read_whole_or_not_at_all() {
+        let held = takes_only(Reconciled::read, &[word("ok"), Array(vec![word("1.1"), word("{}"), Int(3)])]);
+        let Reconciled::Holds(jobs) = held else { panic!("registered") };
+        assert_eq!((jobs[0].field.0.as_str(), jobs[0].crashes), ("1.1", 3));
+        assert_eq!(takes_only(Reconciled::read, &[word("reaped")]), Reconciled::Reaped);
     }
 }

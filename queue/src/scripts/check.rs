@@ -230,7 +230,10 @@ fn a_script_whose_sides_differ_is_complained_of() {
         ("lease is used, and nobody declared it", with_body("return {jobs_from, now_ms(), lease}")),
         ("an index is a number", with_body("return {jobs_from, now_ms(), lease_ms, KEYS[2]}")),
         ("an index is a number", with_body("return {jobs_from, now_ms(), lease_ms, unpack(ARGV, 2)}")),
-        ("an index is a number", with_body("for k = 2, #KEYS do redis.call('DEL', KEYS[k], jobs_from, now_ms(), lease_ms) end")),
+        (
+            "an index is a number",
+            with_body("for k = 2, #KEYS do redis.call('DEL', KEYS[k], jobs_from, now_ms(), lease_ms) end"),
+        ),
         ("types.lua is put in front", Declared { pieces: &[TIME, TYPES], ..SOUND }),
         ("now_ms is used", Declared { pieces: &[], ..SOUND }),
     ];

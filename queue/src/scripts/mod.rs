@@ -8,6 +8,8 @@
 mod check;
 mod reply;
 
+#[cfg(test)]
+pub(crate) use reply::probe;
 pub(crate) use reply::{NumberOrText, Reply, text, unexpected};
 
 use std::borrow::Cow;

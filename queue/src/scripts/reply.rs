@@ -191,13 +191,42 @@ pub(crate) fn unexpected(doing: &'static str, found: &Value, expected: &str) -> 
     QueueError::UnexpectedReply { doing, found, expected: expected.to_owned() }
 }
 
+/// For the tests of operations: a reply that is read well, and all that are a little else.
 #[cfg(test)]
-mod tests {
+pub(crate) mod probe {
     use super::*;
 
-    fn text_of(text: &str) -> Value {
+    pub(crate) fn word(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
     }
+
+    /// `read` takes `good`, and none that lacks a part, has one of another type, a first word that nobody knows, or more behind it.
+    pub(crate) fn takes_only<T: std::fmt::Debug>(read: impl Fn(Reply) -> Result<T, QueueError>, good: &[Value]) -> T {
+        let read_parts = |parts: Vec<Value>| read(Reply::of("test", Value::Array(parts)).expect("a list"));
+        let refuses = |parts: Vec<Value>| {
+            let told = read_parts(parts.clone());
+            assert!(matches!(told, Err(QueueError::UnexpectedReply { .. })), "{parts:?} is read as {told:?}");
+        };
+        for at in 0..good.len() {
+            refuses(good[..at].to_vec());
+            for other in [Value::Nil, Value::Okay, Value::Int(-7)] {
+                let mut parts = good.to_vec();
+                parts[at] = other;
+                refuses(parts);
+            }
+        }
+        if let [Value::BulkString(_), rest @ ..] = good {
+            refuses([&[word("resting")], rest].concat());
+        }
+        refuses([good, &[Value::Nil]].concat());
+        read_parts(good.to_vec()).expect("the good one is read")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::probe::word as text_of;
+    use super::*;
 
     fn reply(parts: &[Value]) -> Reply {
         Reply::of("test", Value::Array(parts.to_vec())).expect("a list")

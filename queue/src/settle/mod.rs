@@ -215,3 +215,35 @@ fn failed_link(settlement: &Settlement) -> Option<&str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripts::probe::{takes_only, word};
+    use redis::Value::{Array, Int};
+
+    #[test]
+    fn what_became_of_settlements_is_read_whole_or_not_at_all() {
+        // The word in front was read by `run_with_split`.
+        let read = |reply| Settled::read(reply, 2);
+        let settled = takes_only(read, &[Array(vec![Int(1), Int(0)]), Array(vec![word("a.org")])]);
+        assert_eq!(settled, Settled { accepted: vec![true, false], dropped: vec!["a.org".into()] });
+        for flags in [&[Int(1)][..], &[Int(1), Int(2)], &[Int(1), Int(0), Int(0)]] {
+            let reply = Reply::of("test", Array(vec![Array(flags.to_vec()), Array(Vec::new())])).expect("a list");
+            assert!(read(reply).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn lua_knows_the_fields_of_a_result_by_the_one_list() {
+        let lua = result_fields();
+        let names: Vec<String> = RESULT_FIELDS.iter().map(|name| format!("'{name}'")).collect();
+        assert!(lua.contains(&format!("{{{}}}", names.join(", "))), "{lua}");
+        let append = lua.lines().find(|line| line.contains("XADD")).expect("it appends");
+        for (at, name) in RESULT_FIELDS.iter().enumerate() {
+            let is_there = append.contains(&format!("'{name}', ARGV[result + {at}]"));
+            assert_eq!(is_there, *name != REASON, "{name}: {append}");
+        }
+        assert!(LOOKED_AT.iter().all(|name| RESULT_FIELDS.contains(name)));
+    }
+}

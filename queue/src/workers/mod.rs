@@ -204,3 +204,20 @@ impl Queue {
         Ok(is_gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripts::probe::{takes_only, word};
+    use redis::Value::Int;
+
+    #[test]
+    fn a_heartbeat_is_read_whole_or_not_at_all() {
+        let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20)]);
+        let next_end = Some(Duration::from_millis(20));
+        assert_eq!(heartbeat, Heartbeat { alive: true, next_end, expired: Vec::new() });
+        let reply = Reply::of("test", redis::Value::Array(vec![Int(0), Int(-1), word("w-1")])).expect("a list");
+        let heartbeat = Heartbeat::read(reply).expect("a worker whose lease is over");
+        assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired: vec!["w-1".into()] });
+    }
+}
