@@ -331,7 +331,9 @@ enum SealReply {
 
 impl SealReply {
     fn read(mut reply: Reply) -> Result<SealReply, QueueError> {
-        let words: &[(&str, fn(u64) -> SealReply)] = &[
+        /// What the number behind the word makes of it.
+        type Meaning = fn(u64) -> SealReply;
+        let words: &[(&str, Meaning)] = &[
             ("ok", |_| SealReply::Sealed),
             ("missing", |_| SealReply::Missing),
             ("taken", |_| SealReply::Taken),

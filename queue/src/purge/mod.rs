@@ -3,7 +3,7 @@
 use super::batches::FINISH;
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::{Queue, first_call};
-use crate::scripts::{COUNTERS, Call, JOBS, TIME, TYPES, part, script};
+use crate::scripts::{COUNTERS, Call, JOBS, TIME, TYPES, part, script, unexpected};
 use common::error::QueueError;
 use common::job::{Job, JobId};
 
@@ -118,10 +118,12 @@ impl Queue {
         let newest: redis::streams::StreamRangeReply = self.channel.query("read the newest result", &newest).await?;
         let Some(newest) = newest.ids.into_iter().next() else { return Ok(0) };
         // What comes after it stays.
-        let until = match newest.id.split_once('-').and_then(|(ms, n)| Some((ms, n.parse::<u64>().ok()?))) {
-            Some((ms, n)) => format!("{ms}-{}", n.saturating_add(1)),
-            None => newest.id,
+        let parts = newest.id.split_once('-').and_then(|(ms, n)| Some((ms, n.parse::<u64>().ok()?)));
+        let Some((ms, n)) = parts else {
+            let found = redis::Value::BulkString(newest.id.into_bytes());
+            return Err(unexpected("read the newest result", &found, "an entry's id"));
         };
+        let until = format!("{ms}-{}", n.saturating_add(1));
         let mut removed = 0;
         loop {
             // Whole blocks only, as nothing else is bounded; the last, broken one goes at the end.

@@ -292,7 +292,9 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_told_with_those_that_are_known() {
-        let told = reply(&[text_of("resting")]).word("the status of a claim", &[("ok", ()), ("full", ())]).unwrap_err();
+        let told = reply(&[text_of("resting")])
+            .word("the status of a claim", &[("ok", ()), ("full", ())])
+            .expect_err("an unknown word");
         assert_eq!(
             told.to_string(),
             r#"Redis answered "resting" where the status of a claim (ok, full) was expected, when it was asked to test"#
