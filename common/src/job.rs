@@ -16,8 +16,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The largest element of the queue, in bytes, as JSON: four of the longest links, which leaves room for what travels with one.
 /// A claim hands out the beginning of a larger one only, and that it was larger.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
-/// What a job may grow by while it is retried: its id, its attempts, its last reason.
-const GROWTH_BYTES_MAX: usize = 256;
+/// What a job may grow by while it is retried: its id, its attempts, its last reason, the name of a host.
+const GROWTH_BYTES_MAX: usize = 640;
 /// A payload that is not larger than this is in bounds however it is written anew: numbers may become 4.5 times as long.
 const SURELY_SMALL_BYTES: usize = PAYLOAD_BYTES_MAX / 8;
 /// Of a payload that cannot be read, this much is shown, in bytes.
@@ -105,6 +105,8 @@ pub struct Job {
     pub held: u32,
     /// The reason of the last failed attempt.
     pub last_reason: Option<String>,
+    /// The host that the link redirects to, while the job waits for that one; as [`host_of`](crate::host::host_of) names it.
+    pub redirects_to: Option<String>,
     /// Fields of the payload that this version has no name for; carried along through retries.
     pub rest: BTreeMap<String, serde_json::Value>,
 }
@@ -135,6 +137,9 @@ struct Wire<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<Cow<'a, str>>,
     url: Cow<'a, str>,
+    /// Directly behind the link, where the scripts look for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redirects_to: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -172,7 +177,16 @@ pub struct UnreadableJob {
 impl Job {
     /// A new job, no attempt spent.
     pub fn new(id: JobId, url: String) -> Job {
-        Job { id, url, sha256: None, attempts: 0, held: 0, last_reason: None, rest: BTreeMap::new() }
+        Job {
+            id,
+            url,
+            sha256: None,
+            attempts: 0,
+            held: 0,
+            last_reason: None,
+            redirects_to: None,
+            rest: BTreeMap::new(),
+        }
     }
 
     /// Reads an element of the queue. `random` gives an id to a payload without one.
@@ -246,6 +260,7 @@ impl Job {
             attempts: wire.attempts,
             held: wire.held,
             last_reason: wire.last_reason,
+            redirects_to: wire.redirects_to.map(Cow::into_owned),
             rest: wire.rest,
         })
     }
@@ -256,6 +271,7 @@ impl Job {
         let wire = Wire {
             id: Some(Cow::Borrowed(&id)),
             url: Cow::Borrowed(&self.url),
+            redirects_to: self.redirects_to.as_deref().map(Cow::Borrowed),
             sha256: self.sha256.as_deref().map(Cow::Borrowed),
             attempts: self.attempts,
             held: self.held,

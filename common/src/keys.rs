@@ -90,6 +90,10 @@ impl Keys {
     pub fn hosts(&self) -> String {
         self.key("hosts")
     }
+    /// ZSET: host that is left alone, or was lately → until when (ms).
+    pub fn hosts_held(&self) -> String {
+        self.key("hosts:held")
+    }
     /// SET: one bucket of the digests of links seen.
     pub fn dedup(&self, bucket: u64) -> String {
         self.key(&format!("dedup:{bucket:x}"))

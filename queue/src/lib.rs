@@ -4,6 +4,7 @@
 //! invariants when a reply is lost, a script runs late, Redis is rolled back or a worker was taken for dead stands in
 //! ARCHITECTURE.md, script by script. Nothing outside this crate names the Redis client or knows how many keys a queue has.
 
+mod admit;
 mod backoff;
 mod batches;
 mod budget;
@@ -25,9 +26,10 @@ mod settle;
 mod status;
 mod workers;
 
+pub use admit::{AdmissionRequest, Admitted};
 pub use backoff::ReconnectBackoff;
 pub use batches::{BatchState, ENQUEUER_GONE_MS, OpenBatch, TakenOver, command_digest};
-pub use claim::{Claim, ClaimRequest, ClaimedJob, LeaseField, Reconciled, Start, WaitingAt};
+pub use claim::{Admission, Claim, ClaimRequest, ClaimedJob, LeaseField, Reconciled, Start, WaitingAt};
 pub use dead::{DeadAction, DeadJob};
 pub use durable::{Confirmed, Durability};
 pub use enqueue::{CHUNK_LINKS_MAX, Chunk, Pushed};

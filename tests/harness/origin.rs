@@ -291,6 +291,8 @@ async fn answer(
         ["flaky", times, ..] if request as u64 <= number(times) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         ["flaky", ..] => gif(1, 500).into_response(),
         ["redirect", to @ ..] => redirect(&to.join("/")),
+        // To another host: `to/HOST:PORT/PATH`.
+        ["to", host, to @ ..] => with_location(&format!("http://{host}/{}", to.join("/"))),
         ["loop"] => redirect("loop"),
         ["to-file"] => with_location("file:///etc/passwd"),
         ["to-metadata"] => with_location("http://169.254.169.254/latest/meta-data"),

@@ -127,7 +127,7 @@ const CASES: &[Case] = &[
         // A start that was not needed: the script looks whose jobs wait.
         let text = stage.text.clone();
         stage.raw::<i64>(&["ZADD", "@delayed", "99999999999999", &text]);
-        let news = HostNews::Unused { host: "x.org".into(), interval: Duration::from_millis(1) };
+        let news = HostNews::Unused { host: "x.org".into(), interval: Duration::from_millis(1), was_probe: false };
         let retry = Settlement::Retry { job: Box::new(stage.job()), after: Duration::from_secs(60) };
         stage.settle(retry, &[news]);
     }),
@@ -392,7 +392,11 @@ const CROWDS: &[Case] = &[
             stage.in_flight();
         },
         |stage| {
-            let unused = |n: usize| HostNews::Unused { host: format!("{n}.org"), interval: Duration::from_millis(1) };
+            let unused = |n: usize| HostNews::Unused {
+                host: format!("{n}.org"),
+                interval: Duration::from_millis(1),
+                was_probe: false,
+            };
             stage.settle(Settlement::Release, &(0..256).map(unused).collect::<Vec<_>>());
         },
     ),

@@ -1,4 +1,4 @@
-//! How one attempt at a job went wrong: the outcome, and what the server said with it; what that tells of its host. Pure.
+//! How one attempt at a job went wrong: the outcome, and what the server said with it. Pure.
 
 use common::outcome::{Failure, Outcome, Rejection};
 use std::time::Duration;
@@ -31,57 +31,6 @@ impl From<Failure> for Setback {
 impl Setback {
     pub(crate) fn with_status(self, status: u16) -> Setback {
         Setback { status, ..self }
-    }
-}
-
-/// What an attempt tells of the job's host, for those that follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Learnt {
-    /// It was not asked.
-    NotAsked,
-    /// It answers; what it says of one link is that link's affair.
-    Answers,
-    /// It wants to be left alone, for as long as it says where it says so.
-    Refuses(Failure, Option<Duration>),
-    /// It did not answer, or not to the end, or with its own failure.
-    Fails(Failure),
-}
-
-/// What an outcome tells of its host.
-pub(crate) fn learnt(outcome: Outcome, server_wait: Option<Duration>) -> Learnt {
-    match outcome {
-        Outcome::Stored { exists: true } => Learnt::NotAsked,
-        Outcome::Stored { exists: false } => Learnt::Answers,
-        Outcome::Rejected(rejection) => match rejection {
-            Rejection::BadUrl | Rejection::BlockedAddress => Learnt::NotAsked,
-            Rejection::Gone
-            | Rejection::Forbidden
-            | Rejection::Removed
-            | Rejection::NotImage
-            | Rejection::TooLarge
-            | Rejection::TooSmall
-            | Rejection::Undecodable
-            | Rejection::HashMismatch
-            | Rejection::Robots
-            | Rejection::Redirects
-            | Rejection::Http4xx => Learnt::Answers,
-        },
-        Outcome::Failed(failure) => match failure {
-            Failure::RateLimited => Learnt::Refuses(failure, server_wait),
-            // A Retry-After is obeyed whatever status it comes with.
-            Failure::Http5xx if server_wait.is_some() => Learnt::Refuses(failure, server_wait),
-            Failure::Dns
-            | Failure::Connect
-            | Failure::Tls
-            | Failure::TimeoutConnect
-            | Failure::TimeoutIdle
-            | Failure::TimeoutTotal
-            | Failure::Http5xx
-            | Failure::Truncated => Learnt::Fails(failure),
-            // The object was there, and could not be kept.
-            Failure::Storage => Learnt::Answers,
-            Failure::WorkerCrashed | Failure::UnreadableJob => Learnt::NotAsked,
-        },
     }
 }
 

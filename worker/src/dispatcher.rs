@@ -3,10 +3,9 @@
 //! A little more is claimed than can start, so that no slot stands empty for the round trip of a claim. It never claims and
 //! compares at the same time, so a comparison cannot meet the jobs of a claim whose answer is still under way.
 
-use crate::attempt::Learnt;
 use crate::heartbeater::Vitals;
-use crate::host_gate::{HostGate, Standing};
-use crate::host_tally;
+use crate::hosts::conclusions::{Circumstances, Ending, Said, conclude};
+use crate::hosts::{Admissions, Doors, HostTally, Hosts, Places, Trail, Visit, Visits, say_dropped};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::processor::{Prepared, Processed, Processor, random_u128, report_crashed};
@@ -16,12 +15,12 @@ use common::error::QueueError;
 use common::host::HostRate;
 use common::job::{Job, id_for_logs};
 use common::outcome::{Failure, Outcome};
-use common::retry::{DELAY_MAX, RetryPolicy};
+use common::retry::RetryPolicy;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use queue::ReconnectBackoff;
 use queue::{
-    Claim, ClaimRequest, ClaimedJob, HostNews, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
+    Admission, Claim, ClaimRequest, ClaimedJob, LeaseField, Queue, ReadyWaiter, Reconciled, Settlement, Start,
     WorkerName,
 };
 use std::collections::{HashMap, HashSet};
@@ -63,8 +62,6 @@ const HOSTS_EVERY: Duration = Duration::from_millis(100);
 const ROTATED_WAIT: Duration = Duration::from_millis(50);
 /// A push wakes every waiting worker; the claims of a large fleet are spread a little.
 const WAKE_JITTER_US: u64 = 2000;
-/// The longest that a host which does not answer is left alone before it is tried again.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Why dispatching ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +98,7 @@ pub(crate) struct Hands {
     pub(crate) storage: Arc<Health>,
     pub(crate) limits: Limits,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) tally: Arc<HostTally>,
     /// To the settler.
     pub(crate) outgoing: mpsc::UnboundedSender<Outgoing>,
     pub(crate) shutdown: Shutdown,
@@ -114,7 +112,11 @@ pub(crate) struct Dispatcher {
     /// Jobs whose objects are being looked for.
     look_ups: FuturesUnordered<LookUp>,
     looking: usize,
-    gate: HostGate<Claimed>,
+    hosts: Arc<Hosts<Claimed>>,
+    /// Places that got free since the lanes were looked at.
+    freed: mpsc::UnboundedReceiver<()>,
+    /// For the targets of redirects.
+    admissions: Admissions,
     tasks: JoinSet<Processed>,
     running: HashMap<Id, Running>,
     /// Of those that run, how many are still being downloaded. The others hold no slot: while the storage takes an object
@@ -134,9 +136,12 @@ pub(crate) struct Dispatcher {
 }
 
 /// A job that waits for its turn.
-struct Claimed {
+#[derive(Debug)]
+pub(crate) struct Claimed {
     job: ClaimedJob,
     prepared: Prepared,
+    /// What the claim admitted it to.
+    trail: Arc<Trail>,
     not_before: Instant,
 }
 
@@ -180,12 +185,15 @@ impl Pace {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(hands: Hands) -> Dispatcher {
+    pub(crate) fn new(hands: Hands, admissions: Admissions) -> Dispatcher {
         let now = Instant::now();
+        let (hosts, freed) = Hosts::new(hands.limits.host_concurrency);
         Dispatcher {
             look_ups: FuturesUnordered::new(),
             looking: 0,
-            gate: HostGate::new(hands.limits.host_concurrency),
+            hosts,
+            freed,
+            admissions,
             tasks: JoinSet::new(),
             running: HashMap::new(),
             downloading: 0,
@@ -242,7 +250,7 @@ impl Dispatcher {
                 return Ok(Step::Go);
             }
         };
-        let asks_about_hosts = self.gate.waiting() > 0 && self.claimed_at.elapsed() >= HOSTS_EVERY;
+        let asks_about_hosts = self.hosts.gate().waiting() > 0 && self.claimed_at.elapsed() >= HOSTS_EVERY;
         if max == 0 && !asks_about_hosts {
             self.idle(self.until_look(), false).await;
             return Ok(Step::Go);
@@ -254,18 +262,22 @@ impl Dispatcher {
     async fn wanted(&mut self) -> usize {
         let slots = self.hands.limits.concurrency;
         let running = self.downloading;
-        if slots - running.min(slots) < slots.div_ceil(4) && running > 0 && self.gate.startable() + self.looking == 0 {
+        if slots - running.min(slots) < slots.div_ceil(4)
+            && running > 0
+            && self.hosts.gate().startable() + self.looking == 0
+        {
             self.work_during(tokio::time::sleep(GATHER)).await;
         }
         let now = Instant::now();
         let free = slots.saturating_sub(self.downloading);
         let ahead = ((self.pace.per_second(now) * AHEAD.as_secs_f64()) as usize).min(AHEAD_FACTOR * slots);
-        let startable = self.gate.startable() + self.looking;
+        let startable = self.hosts.gate().startable() + self.looking;
         let want = (free + ahead).saturating_sub(startable);
         // Jobs that wait for a host which is quick, only not all at once, are soon done: those behind them wait no longer
         // than that. And if Redis is slow to confirm, nothing more is begun.
-        let (_, in_quick_lanes) = self.gate.waiting_at(now);
-        let settling = self.hands.ledger.held().saturating_sub(self.running.len() + self.gate.waiting() + self.looking);
+        let (_, in_quick_lanes) = self.hosts.gate().waiting_at(now);
+        let settling =
+            self.hands.ledger.held().saturating_sub(self.running.len() + self.hosts.gate().waiting() + self.looking);
         if settling > 4 * slots + 64 || (free == 0 && want < ahead.div_ceil(2).max(1)) {
             return 0;
         }
@@ -276,7 +288,7 @@ impl Dispatcher {
         self.number += 1;
         self.claimed_at = Instant::now();
         let Limits { host_rate, results_max, retry, .. } = self.hands.limits;
-        let (waiting, _) = self.gate.waiting_at(self.claimed_at);
+        let (waiting, _) = self.hosts.gate().waiting_at(self.claimed_at);
         let request = ClaimRequest { max, results_max, host_rate, free_refusals: retry.free_refusals(), waiting };
         let confirmed = self.hands.ledger.confirmations();
         let (queue, worker, number) = (Arc::clone(&self.hands.queue), self.hands.worker.clone(), self.number);
@@ -293,7 +305,7 @@ impl Dispatcher {
         }
         match claim {
             Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped } => {
-                host_tally::say_dropped(&dropped);
+                say_dropped(&dropped);
                 for host in left_alone {
                     self.hold_all(&host);
                 }
@@ -346,15 +358,6 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, job: ClaimedJob, settlement: Settlement) {
-        // The settler lives as long as this sender.
-        let _ = self.hands.outgoing.send(Outgoing::Job(job, settlement));
-    }
-
-    fn tell(&self, news: HostNews) {
-        let _ = self.hands.outgoing.send(Outgoing::Host(news));
-    }
-
     /// Enters claimed jobs, and has their objects looked for.
     fn admit(&mut self, jobs: Vec<ClaimedJob>) {
         let now = Instant::now();
@@ -363,14 +366,8 @@ impl Dispatcher {
             if !self.hands.ledger.enter(&job.field) {
                 continue;
             }
-            match (self.hands.processor.prepare(&job), job.start) {
-                (Err(settlement), _) => self.settle(job, settlement),
-                (Ok(prepared), Start::Refused(reason)) => {
-                    let settlement = self.hands.processor.refused(prepared, reason);
-                    self.settle(job, settlement);
-                }
-                (Ok(prepared), Start::After(wait)) => looking.push(Claimed { job, prepared, not_before: now + wait }),
-                (Ok(prepared), Start::Probe(_)) => looking.push(Claimed { job, prepared, not_before: now }),
+            if let Some(claimed) = self.read(job, now) {
+                looking.push(claimed);
             }
         }
         while !looking.is_empty() {
@@ -384,19 +381,86 @@ impl Dispatcher {
         }
     }
 
+    /// Reads a job and what it was admitted to; settles one that there is nothing to do for.
+    fn read(&self, job: ClaimedJob, now: Instant) -> Option<Claimed> {
+        let (mut visits, refused) = admitted(&job);
+        let wait = job.admissions.iter().map(|admission| match admission.start {
+            Start::After(wait) => wait,
+            Start::Probe(_) | Start::Refused(_) => Duration::ZERO,
+        });
+        let not_before = now + wait.max().unwrap_or_default();
+        match (self.hands.processor.prepare(&job), refused) {
+            (Err(settlement), _) => self.end(job, &Trail::of(visits), true, Ending::Untold, settlement),
+            (Ok(prepared), Some((host, reason))) => {
+                let settlement = self.hands.processor.refused(prepared, &host, reason);
+                self.end(job, &Trail::of(visits), false, Ending::Untold, settlement);
+            }
+            (Ok(prepared), None) => {
+                // Where there is nothing to say about hosts, and for a job that was adopted.
+                if visits.first().is_none_or(|first| first.host != *prepared.host()) {
+                    visits.insert(0, Visit { host: Arc::clone(prepared.host()), probe: None, is_asked: false });
+                }
+                return Some(Claimed { job, prepared, trail: Trail::of(visits), not_before });
+            }
+        }
+        None
+    }
+
+    /// The one way out for every job that this worker holds: conclusions are drawn about its hosts, and what becomes of it is sent on
+    /// its way.
+    fn end(&self, job: ClaimedJob, trail: &Trail, is_fresh: bool, ending: Ending, settlement: Settlement) {
+        self.conclude(trail, is_fresh, ending);
+        // The settler lives as long as this sender.
+        let _ = self.hands.outgoing.send(Outgoing::Job(job, settlement));
+    }
+
+    /// The same for a job that is not this worker's any more.
+    fn lose(&self, field: &LeaseField, trail: &Trail) {
+        self.conclude(trail, false, Ending::Lost);
+        self.hands.ledger.settled(std::iter::once(field));
+    }
+
+    /// Draws the conclusions of an attempt, and tells the others where they matter to them.
+    fn conclude(&self, trail: &Trail, is_fresh: bool, ending: Ending) {
+        let Limits { host_rate, retry, .. } = self.hands.limits;
+        let circumstances =
+            Circumstances { interval: host_rate.map(|rate| rate.interval()), first_wait: retry.delay, is_fresh };
+        let (visits, last) = trail.close();
+        let failures = |host: &Arc<str>| self.hosts.gate().failures(host);
+        for conclusion in conclude(&visits, last, ending, circumstances, failures) {
+            let host = &conclusion.host;
+            self.hosts.gate().set_failures(host, conclusion.failures);
+            match conclusion.said {
+                Some(Said::OnlyFails(reason)) => {
+                    tracing::warn!(%host, "the host only fails ({reason}); it is left alone for a while");
+                }
+                Some(Said::StillFails(reason)) => tracing::info!(%host, "the host still fails ({reason})"),
+                None => {}
+            }
+            // It goes before the jobs that wait because of it.
+            if let Some(news) = conclusion.news {
+                let _ = self.hands.outgoing.send(Outgoing::Host(news));
+            }
+            if conclusion.is_to_be_left_alone {
+                self.hold_all(host);
+            }
+        }
+    }
+
     /// Settles jobs whose objects are there, and puts the others into their hosts' lanes.
     fn looked_up(&mut self, (claimed, found): LookedUp) {
         self.looking -= claimed.len();
         for (claimed, found) in claimed.into_iter().zip(found) {
-            let Claimed { job, prepared, not_before } = claimed;
-            let host = Arc::clone(prepared.host());
+            let Claimed { job, prepared, trail, not_before } = claimed;
             if let Some(object) = found.and_then(|found| self.hands.processor.object_of(&prepared, found)) {
                 self.hands.vitals.count_done();
-                self.learn(&host, Learnt::NotAsked, None, false);
-                self.settle(job, self.hands.processor.exists(prepared, object));
+                let settlement = self.hands.processor.exists(prepared, object);
+                self.end(job, &trail, true, Ending::Untold, settlement);
                 continue;
             }
-            self.gate.push(&host, Claimed { job, prepared: prepared.looked_up(), not_before }, not_before);
+            let host = Arc::clone(prepared.host());
+            let claimed = Claimed { job, prepared: prepared.looked_up(), trail, not_before };
+            self.hosts.gate().push(&host, claimed, not_before);
         }
     }
 
@@ -407,37 +471,47 @@ impl Dispatcher {
             Condition::Trial => usize::from(self.running.is_empty()),
             Condition::Bad(_) => 0,
         };
+        // Of many places one look at the lanes is enough.
+        while self.freed.try_recv().is_ok() {}
         let now = Instant::now();
         while self.downloading < slots && self.running.len() < slots * STORING_FACTOR {
-            let Some(claimed) = self.gate.next(now) else { break };
+            let claimed = self.hosts.gate().next(now);
+            let Some(claimed) = claimed else { break };
             self.start(claimed);
         }
         // Whatever changes the lanes ends here.
-        self.hands.metrics.waits(self.gate.waiting() + self.looking);
+        self.hands.metrics.waits(self.hosts.gate().waiting() + self.looking);
     }
 
+    /// Starts a job that has a place at its host.
     fn start(&mut self, claimed: Claimed) {
-        let Claimed { job, prepared, .. } = claimed;
+        let Claimed { job, prepared, trail, .. } = claimed;
         let processor = Arc::clone(&self.hands.processor);
         let host = Arc::clone(prepared.host());
         let is_fresh = prepared.is_fresh();
+        let place = self.hosts.taken(&host);
+        let doors = Doors {
+            places: Arc::clone(&self.hosts) as Arc<dyn Places>,
+            admissions: self.admissions.clone(),
+            tally: Arc::clone(&self.hands.tally),
+        };
+        let mut visits = Visits::begin(Arc::clone(&trail), place, doors);
         let downloaded = self.downloaded.0.clone();
         // The dispatcher lives as long as its tasks.
         let downloaded = move || _ = downloaded.send(tokio::task::id());
-        let task = self.tasks.spawn(async move { processor.process(prepared, downloaded).await });
+        let task = self.tasks.spawn(async move { processor.process(prepared, &mut visits, downloaded).await });
         self.downloading += 1;
-        self.hands.vitals.hosts.started(&host);
-        self.running.insert(task.id(), Running { job, host, is_fresh, is_downloading: true, task });
+        self.hands.tally.started(&host);
+        self.running.insert(task.id(), Running { job, host, trail, is_fresh, is_downloading: true, task });
     }
 
-    /// A body is whole: its slot and its place at the host are free.
+    /// A body is whole: its slot is free. Its place at the host is so already.
     fn free_slot(&mut self, id: Id) {
         if let Some(running) = self.running.get_mut(&id)
             && running.is_downloading
         {
             running.is_downloading = false;
             self.downloading -= 1;
-            self.gate.leave(&running.host);
         }
     }
 
@@ -457,76 +531,24 @@ impl Dispatcher {
             Ok((id, processed)) => (id, Some(processed)),
             Err(error) => (error.id(), None),
         };
-        let Some(Running { job, host, is_fresh, is_downloading, .. }) = self.running.remove(&id) else { return };
+        let Some(Running { job, host, trail, is_fresh, is_downloading, .. }) = self.running.remove(&id) else { return };
         if is_downloading {
             self.downloading -= 1;
-            self.gate.leave(&host);
         }
         self.pace.done += 1;
         self.hands.vitals.count_done();
-        let settlement = match processed {
-            Some(Processed { settlement, learnt }) => {
-                let probe = if let Start::Probe(reason) = job.start { Some(reason) } else { None };
-                self.learn(&host, learnt, probe, is_fresh);
-                settlement
-            }
+        let (settlement, ending) = match processed {
+            Some(Processed { settlement, ending }) => (settlement, ending),
             // A panic is the job's crash without the process: it would happen again on every worker.
             None => match Job::read(&job.payload, random_u128()) {
-                Ok(job) => report_crashed(job),
-                Err(_) => Settlement::Release,
+                Ok(job) => (report_crashed(job), Ending::Untold),
+                Err(_) => (Settlement::Release, Ending::Untold),
             },
         };
         let is_stored =
             matches!(&settlement, Settlement::Report(report) if matches!(report.outcome, Outcome::Stored { .. }));
-        self.hands.vitals.hosts.ended(&host, is_stored);
-        self.settle(job, settlement);
-    }
-
-    /// Draws conclusions about a host, and tells the others where they matter to them.
-    fn learn(&mut self, host: &Arc<str>, learnt: Learnt, probe: Option<Failure>, is_fresh: bool) {
-        let first = self.hands.limits.retry.delay;
-        let name = host.to_string();
-        match learnt {
-            Learnt::Answers => {
-                self.gate.answered(host);
-                if probe.is_some() {
-                    self.tell(HostNews::Answered { host: name });
-                }
-            }
-            Learnt::NotAsked => {
-                if let Some(rate) = self.hands.limits.host_rate {
-                    self.tell(HostNews::Unused { host: name, interval: rate.interval() });
-                }
-            }
-            Learnt::Refuses(reason, server_wait) => {
-                self.tell(HostNews::Refused { host: name, reason, server_wait, first, longest: DELAY_MAX });
-                self.hold_all(host);
-            }
-            Learnt::Fails(reason) => {
-                // That a link fails again says nothing new about its host.
-                let standing = if is_fresh { self.gate.failed(host) } else { Standing::Up };
-                let is_down = standing != Standing::Up;
-                let longest = SILENCE_MAX;
-                if probe == Some(Failure::RateLimited) {
-                    // What it says now is not that it wants to be left alone.
-                    self.tell(HostNews::Answered { host: name });
-                    return;
-                }
-                if probe.is_some() {
-                    self.tell(HostNews::Refused { host: name, reason, server_wait: None, first, longest });
-                } else if is_down {
-                    self.tell(HostNews::Silent { host: name, reason, first, longest });
-                }
-                if standing == Standing::FoundDown {
-                    tracing::warn!(%host, "the host only fails ({reason}); it is left alone for a while");
-                } else if probe.is_some() {
-                    tracing::info!(%host, "the host still fails ({reason})");
-                }
-                if probe.is_some() || is_down {
-                    self.hold_all(host);
-                }
-            }
-        }
+        self.hands.tally.ended(&trail.host().unwrap_or(host), is_stored);
+        self.end(job, &trail, is_fresh, ending, settlement);
     }
 
     /// Gives back what was not started.
@@ -534,15 +556,20 @@ impl Dispatcher {
         // Jobs whose objects are looked for: a storage that is stuck does not say when it will answer.
         self.looking = 0;
         let looking = std::mem::take(&mut self.look_ups).into_iter().flat_map(|look_up| look_up.claimed);
-        for claimed in looking.chain(self.gate.drain_all()) {
-            self.settle(claimed.job, Settlement::Release);
+        let waiting = self.hosts.gate().drain_all();
+        for Claimed { job, trail, .. } in looking.chain(waiting) {
+            self.end(job, &trail, true, Ending::Untold, Settlement::Release);
         }
     }
 
     /// Gives back what waits for a host that is to be left alone, until it may be asked again.
-    fn hold_all(&mut self, host: &str) {
-        for Claimed { job, prepared, .. } in self.gate.drain(host) {
-            self.settle(job, prepared.held());
+    fn hold_all(&self, host: &str) {
+        let mut gate = self.hosts.gate();
+        let mut waiting = gate.drain(host);
+        waiting.extend(gate.extract(|claimed| claimed.prepared.target() != Some(host)));
+        drop(gate);
+        for Claimed { job, prepared, trail, .. } in waiting {
+            self.end(job, &trail, true, Ending::Untold, prepared.held(host));
         }
     }
 
@@ -550,7 +577,8 @@ impl Dispatcher {
     fn until_look(&self) -> Duration {
         let now = Instant::now();
         let compare = self.compare_at.saturating_duration_since(now);
-        let hosts = (self.gate.waiting() > 0).then(|| (self.claimed_at + HOSTS_EVERY).saturating_duration_since(now));
+        let hosts =
+            (self.hosts.gate().waiting() > 0).then(|| (self.claimed_at + HOSTS_EVERY).saturating_duration_since(now));
         compare.min(hosts.unwrap_or(compare)).max(Duration::from_millis(1))
     }
 
@@ -558,7 +586,7 @@ impl Dispatcher {
     async fn work_during<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {
-            let next_start = sleep_until(self.gate.next_start());
+            let next_start = sleep_until(self.hosts.gate().next_start());
             tokio::select! {
                 output = &mut future => return output,
                 Some(finished) = self.tasks.join_next_with_id() => {
@@ -573,6 +601,7 @@ impl Dispatcher {
                     self.looked_up(looked_up);
                     self.fill();
                 }
+                Some(()) = self.freed.recv() => self.fill(),
                 () = next_start => self.fill(),
             }
         }
@@ -593,7 +622,7 @@ impl Dispatcher {
     async fn idle(&mut self, at_most: Duration, for_jobs: bool) {
         let ledger = Arc::clone(&self.hands.ledger);
         let changed = ledger.changed();
-        let next_start = sleep_until(self.gate.next_start());
+        let next_start = sleep_until(self.hosts.gate().next_start());
         if for_jobs
             && self.waiting.is_none()
             && let Some(mut waiter) = self.waiter.take()
@@ -619,6 +648,7 @@ impl Dispatcher {
             task = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => finished = task,
             Some(id) = self.downloaded.1.recv() => downloaded = Some(id),
             Some(done) = self.look_ups.next() => looked_up = Some(done),
+            Some(()) = self.freed.recv() => {}
             (waiter, result) = &mut waiting, if for_jobs => {
                 self.waiter = Some(waiter);
                 woken = true;
@@ -667,7 +697,7 @@ impl Dispatcher {
             .map(|(id, _)| *id)
             .collect();
         for id in lost {
-            if let Some(Running { job, host, is_downloading, task, .. }) = self.running.remove(&id) {
+            if let Some(Running { job, host, trail, is_downloading, task, .. }) = self.running.remove(&id) {
                 tracing::warn!(
                     job = id_for_logs(&job.payload),
                     "Redis no longer knows that this worker has it; abandoned"
@@ -675,19 +705,19 @@ impl Dispatcher {
                 self.hands.metrics.abandoned();
                 // It would hold a place at its host, and nobody would hear of it. What it stored is complete or nothing.
                 task.abort();
-                self.hands.vitals.hosts.abandoned(&host);
+                self.hands.tally.abandoned(&trail.host().unwrap_or(host));
                 if is_downloading {
                     self.downloading -= 1;
-                    self.gate.leave(&host);
                 }
-                self.hands.ledger.settled(std::iter::once(&job.field));
+                self.lose(&job.field, &trail);
             }
         }
-        for claimed in self.gate.extract(|claimed| fields.contains(&claimed.job.field)) {
+        let dropped = self.hosts.gate().extract(|claimed| fields.contains(&claimed.job.field));
+        for claimed in dropped {
             let job = id_for_logs(&claimed.job.payload);
             tracing::warn!(job, "Redis no longer knows that this worker has it; dropped");
             self.hands.metrics.abandoned();
-            self.hands.ledger.settled(std::iter::once(&claimed.job.field));
+            self.lose(&claimed.job.field, &claimed.trail);
         }
         let (mut suspects, mut adopted) = (Vec::new(), Vec::new());
         for job in self.hands.ledger.unknown(in_redis) {
@@ -742,12 +772,10 @@ impl Dispatcher {
     /// Starts a job past its lane, which is empty.
     fn start_alone(&mut self, job: ClaimedJob) {
         self.hands.ledger.enter(&job.field);
-        match self.hands.processor.prepare(&job) {
-            Ok(prepared) => {
-                self.gate.enter(prepared.host());
-                self.start(Claimed { job, prepared, not_before: Instant::now() });
-            }
-            Err(settlement) => self.settle(job, settlement),
+        if let Some(claimed) = self.read(job, Instant::now()) {
+            let host = Arc::clone(claimed.prepared.host());
+            self.hosts.gate().enter(&host);
+            self.start(claimed);
         }
     }
 
@@ -782,29 +810,45 @@ impl Dispatcher {
         }
         // Dropping the set aborts its tasks: their temporary files are removed, and their results are never sent.
         self.tasks.abort_all();
-        let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running.job).collect();
+        let mut rest: Vec<_> = self.running.drain().map(|(_, running)| running).collect();
         if !rest.is_empty() {
             tracing::info!("giving {} jobs back", rest.len());
         }
-        rest.sort_by_key(|job| job.field.order());
-        for job in rest {
-            self.settle(job, Settlement::Release);
+        rest.sort_by_key(|running| running.job.field.order());
+        for Running { job, trail, is_fresh, .. } in rest {
+            self.end(job, &trail, is_fresh, Ending::Untold, Settlement::Release);
         }
         // Jobs that Redis holds for this worker and nobody here runs (a suspect that waited for its turn) go back too.
         self.hands.ledger.begin_comparison();
         self.number += 1;
         if let Ok(Reconciled::Holds(jobs)) = self.hands.queue.reconcile(&self.hands.worker, self.number).await {
             for job in self.hands.ledger.unknown(jobs) {
-                self.settle(job, Settlement::Release);
+                let (visits, _) = admitted(&job);
+                self.end(job, &Trail::of(visits), true, Ending::Untold, Settlement::Release);
             }
         }
     }
+}
+
+/// What a claim admitted a job to, and who refuses it.
+fn admitted(job: &ClaimedJob) -> (Vec<Visit>, Option<(String, Failure)>) {
+    let (mut visits, mut refused) = (Vec::new(), None);
+    for Admission { host, start } in &job.admissions {
+        let visit = |probe| Visit { host: Arc::from(&**host), probe, is_asked: false };
+        match *start {
+            Start::After(_) => visits.push(visit(None)),
+            Start::Probe(reason) => visits.push(visit(Some(reason))),
+            Start::Refused(reason) => refused = Some((host.clone(), reason)),
+        }
+    }
+    (visits, refused)
 }
 
 /// A job that a task is at.
 struct Running {
     job: ClaimedJob,
     host: Arc<str>,
+    trail: Arc<Trail>,
     /// It was its first attempt.
     is_fresh: bool,
     is_downloading: bool,

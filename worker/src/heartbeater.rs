@@ -3,7 +3,7 @@
 //! Its own thread and connection, so that nothing the worker does (hashing, a long poll, a full runtime) can starve it.
 //! The reverse must not happen either: when the main thread is stuck the heartbeat stops, and the jobs go elsewhere.
 
-use crate::host_tally::HostTally;
+use crate::hosts::HostTally;
 use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
 use common::error::QueueError;
@@ -28,8 +28,6 @@ pub(crate) struct Vitals {
     done: AtomicU64,
     /// Why nothing is claimed at the moment.
     waiting: Mutex<String>,
-    /// What is done with which hosts.
-    pub(crate) hosts: HostTally,
 }
 
 impl Vitals {
@@ -39,7 +37,6 @@ impl Vitals {
             pulse_ms: AtomicU64::new(0),
             done: AtomicU64::new(0),
             waiting: Mutex::default(),
-            hosts: HostTally::new(),
         }
     }
 
@@ -86,6 +83,7 @@ impl Heartbeater {
         queue: Queue,
         worker: WorkerName,
         vitals: Arc<Vitals>,
+        tally: Arc<HostTally>,
         metrics: Arc<Metrics>,
     ) -> io::Result<(Heartbeater, watch::Receiver<bool>)> {
         let (stop, stopped) = oneshot::channel();
@@ -94,7 +92,7 @@ impl Heartbeater {
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = beat(&queue, &worker, &vitals, &metrics, &reaped_sender) => {}
+                    () = beat(&queue, &worker, &vitals, &tally, &metrics, &reaped_sender) => {}
                     _ = stopped => {}
                 }
             });
@@ -114,7 +112,14 @@ impl Drop for Heartbeater {
 }
 
 /// Beats until the worker is found dead.
-async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, metrics: &Metrics, reaped: &watch::Sender<bool>) {
+async fn beat(
+    queue: &Queue,
+    worker: &WorkerName,
+    vitals: &Vitals,
+    tally: &HostTally,
+    metrics: &Metrics,
+    reaped: &watch::Sender<bool>,
+) {
     let mut backoff = ReconnectBackoff::default();
     let (mut counted, mut counted_at) = (0, Instant::now());
     let mut timed = Sums::default();
@@ -127,7 +132,7 @@ async fn beat(queue: &Queue, worker: &WorkerName, vitals: &Vitals, metrics: &Met
         let done = vitals.done.load(Ordering::Relaxed);
         let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
         let mut facts = vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
-        facts.push(("hosts", WorkerHost::write(&vitals.hosts.busiest(Instant::now()))));
+        facts.push(("hosts", WorkerHost::write(&tally.busiest(Instant::now()))));
         // Those of the last time that something happened stay.
         facts.extend(metrics.means_since(&mut timed).map(|means| ("timings", means)));
         let answer = queue.heartbeat(worker, &facts).await;

@@ -1,8 +1,10 @@
 //! One job from its payload to its settlement: fetch, inspect, store, and decide what the result means.
 
-use crate::attempt::{Learnt, Setback, learnt};
+use crate::attempt::Setback;
 use crate::cli::Config;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Unfetched};
+use crate::hosts::conclusions::Ending;
+use crate::hosts::{NotAdmitted, Visits};
 use crate::metrics::{Metrics, Phase};
 use common::host::{host_of, is_plain};
 use common::job::{Job, JobId, UnreadableJob};
@@ -62,24 +64,40 @@ impl Prepared {
         self.job.attempts == 0
     }
 
-    /// Waiting costs it nothing. The payload is written anew, with an id where it had none.
-    pub(crate) fn held(self) -> Settlement {
-        Settlement::Hold { host: self.host.to_string(), job: Some(Box::new(self.job)) }
+    /// The host that its link redirects to, which the claim has admitted it to.
+    pub(crate) fn target(&self) -> Option<&str> {
+        self.job.redirects_to.as_deref()
+    }
+
+    /// Waiting for `host` costs it nothing. The payload is written anew, with an id where it had none.
+    pub(crate) fn held(self, host: &str) -> Settlement {
+        Settlement::Hold { host: host.to_owned(), job: Some(Box::new(self.job)) }
     }
 }
 
 /// What an attempt came to.
 pub(crate) struct Processed {
     pub(crate) settlement: Settlement,
-    pub(crate) learnt: Learnt,
+    pub(crate) ending: Ending,
 }
 
 /// Why an attempt stored nothing.
 enum Obstacle {
     /// The job's own bad luck.
     Setback(Setback),
+    /// It leads to a host that may not be asked now.
+    NotAdmitted(NotAdmitted),
     /// The storage, with the status that the object came with. Whose fault it is, is not clear yet.
     Storage(io::Error, u16),
+}
+
+impl From<Unfetched> for Obstacle {
+    fn from(unfetched: Unfetched) -> Obstacle {
+        match unfetched {
+            Unfetched::Setback(setback) => Obstacle::Setback(setback),
+            Unfetched::NotAdmitted(not_admitted) => Obstacle::NotAdmitted(not_admitted),
+        }
+    }
 }
 
 impl From<Setback> for Obstacle {
@@ -135,23 +153,38 @@ impl Processor {
 
     /// Does one job; `downloaded` is called when its body is whole, with the object still to be stored. Cancel safety: a
     /// dropped call leaves nothing in storage that is not complete.
-    pub(crate) async fn process(&self, prepared: Prepared, downloaded: impl FnOnce()) -> Processed {
+    pub(crate) async fn process(
+        &self,
+        prepared: Prepared,
+        visits: &mut Visits,
+        downloaded: impl FnOnce(),
+    ) -> Processed {
         let _downloads = self.metrics.downloads();
-        let released = Processed { settlement: Settlement::Release, learnt: Learnt::NotAsked };
+        let released = Processed { settlement: Settlement::Release, ending: Ending::Untold };
         let prepared = match self.unless_exists(prepared).await {
             Some(Ok(prepared)) => prepared,
-            Some(Err(settlement)) => return Processed { settlement, learnt: Learnt::NotAsked },
+            Some(Err(settlement)) => return Processed { settlement, ending: Ending::Untold },
             None => return released,
         };
-        let Prepared { job, url, .. } = prepared;
+        let Prepared { job, url, host, .. } = prepared;
         let started = Instant::now();
-        let attempt = self.attempt(&url, job.sha256.clone(), started, downloaded);
+        let attempt = self.attempt(&url, job.sha256.clone(), started, visits, downloaded);
         let attempted = tokio::time::timeout(self.total_timeout, attempt).await;
         let took = started.elapsed();
         self.metrics.attempted(took);
         let result = match attempted {
             Ok(Ok(success)) => Ok(success),
             Ok(Err(Obstacle::Setback(setback))) => Err(setback),
+            Ok(Err(Obstacle::NotAdmitted(not_admitted))) => {
+                let NotAdmitted { host: target, refused } = not_admitted;
+                tracing::debug!(job = %job.id, host = %target, ?refused, "the redirect's target may not be asked now");
+                let job = redirected(job, &host, &target);
+                let settlement = match refused {
+                    None => Settlement::Hold { host: target.to_string(), job: Some(Box::new(job)) },
+                    Some(reason) => self.refused_by(job, url, &target, reason),
+                };
+                return Processed { settlement, ending: Ending::Redirected };
+            }
             Ok(Err(Obstacle::Storage(error, status))) => {
                 tracing::warn!(job = %job.id, url = %for_logs(url.as_str()), "cannot store: {error}");
                 if self.storage.is_to_blame(&error).await {
@@ -164,11 +197,16 @@ impl Processor {
             Err(_) => Err(Failure::TimeoutTotal.into()),
         };
         tracing::debug!(job = %job.id, url = %for_logs(url.as_str()), ?result, "attempt");
-        let learnt = match &result {
-            Ok((_, _, exists)) => learnt(Outcome::Stored { exists: *exists }, None),
-            Err(setback) => learnt(setback.outcome, setback.server_wait),
+        let ending = match &result {
+            Ok(_) => Ending::Outcome(Outcome::Stored { exists: false }, None),
+            Err(setback) => Ending::Outcome(setback.outcome, setback.server_wait),
         };
-        Processed { settlement: self.settlement(job, Some(url), result, took), learnt }
+        // Who refused is who was asked last.
+        let asked = visits.host().unwrap_or_else(|| Arc::clone(&host));
+        Processed {
+            settlement: self.settlement_at(redirected(job, &host, &asked), Some(url), result, took, &asked),
+            ending,
+        }
     }
 
     /// Looks for the object of a job that was not looked for before; `None` when the storage does not answer.
@@ -185,15 +223,23 @@ impl Processor {
     }
 
     /// What becomes of a job whose host has refused for so long that it costs an attempt to wait for it.
-    pub(crate) fn refused(&self, prepared: Prepared, reason: Failure) -> Settlement {
-        let Prepared { mut job, url, host, .. } = prepared;
+    pub(crate) fn refused(&self, prepared: Prepared, host: &str, reason: Failure) -> Settlement {
+        let Prepared { job, url, .. } = prepared;
+        self.refused_by(job, url, host, reason)
+    }
+
+    fn refused_by(&self, mut job: Job, url: Url, host: &str, reason: Failure) -> Settlement {
         // What it met itself is nearer to the truth than what others met there.
         let own = job.last_reason.as_deref().and_then(|reason| reason.parse().ok());
         let reason = own.unwrap_or(reason);
         job.held = self.retry.free_refusals();
+        let redirects_to = job.redirects_to.clone();
         match self.settlement(job, Some(url), Err(reason.into()), Duration::ZERO) {
             // Not before the host may be asked again.
-            Settlement::Retry { job, .. } => Settlement::Hold { host: host.to_string(), job: Some(job) },
+            Settlement::Retry { mut job, .. } => {
+                job.redirects_to = redirects_to;
+                Settlement::Hold { host: host.to_owned(), job: Some(job) }
+            }
             other => other,
         }
     }
@@ -203,10 +249,11 @@ impl Processor {
         url: &Url,
         sha256_wanted: Option<String>,
         started: Instant,
+        visits: &mut Visits,
         downloaded: impl FnOnce(),
     ) -> Result<Success, Obstacle> {
         let mut stopwatch = self.metrics.stopwatch(started);
-        let mut body = self.fetcher.get(url).await?;
+        let mut body = self.fetcher.get(url, visits).await?;
         stopwatch.ended(Phase::FirstByte);
         let status = body.status();
         let mut inspector = Inspector::new(self.content.demands());
@@ -227,6 +274,7 @@ impl Processor {
         }
         stopwatch.ended(Phase::Body);
         drop(body);
+        visits.leave();
         downloaded();
         let info = inspector.finish().map_err(setback)?;
         let MediaInfo { media_type, dimensions } = info;
@@ -279,12 +327,26 @@ impl Processor {
         })
     }
 
+    /// What becomes of a job that no redirect was followed for.
     fn settlement(
+        &self,
+        job: Job,
+        url: Option<Url>,
+        result: Result<Success, Setback>,
+        duration: Duration,
+    ) -> Settlement {
+        let host = url.as_ref().map_or_else(String::new, |url| host_of(url).into_owned());
+        self.settlement_at(job, url, result, duration, &host)
+    }
+
+    /// What becomes of a job after an attempt that asked `host` last.
+    fn settlement_at(
         &self,
         mut job: Job,
         url: Option<Url>,
         result: Result<Success, Setback>,
         duration: Duration,
+        host: &str,
     ) -> Settlement {
         let attempts = job.attempts.saturating_add(1);
         let (outcome, object, status, server_wait) = match result {
@@ -295,12 +357,13 @@ impl Processor {
             Disposition::Hold => {
                 job.held += 1;
                 job.last_reason = Some(outcome.reason().to_owned());
-                let host = url.as_ref().map_or_else(String::new, |url| host_of(url).into_owned());
-                Settlement::Hold { host, job: Some(Box::new(job)) }
+                Settlement::Hold { host: host.to_owned(), job: Some(Box::new(job)) }
             }
             Disposition::Retry { after } => {
                 job.attempts = attempts;
                 job.last_reason = Some(outcome.reason().to_owned());
+                // By then it may lead elsewhere.
+                job.redirects_to = None;
                 Settlement::Retry { job: Box::new(job), after }
             }
             Disposition::Settle => Settlement::Report(Box::new(Report {
@@ -314,6 +377,12 @@ impl Processor {
             })),
         }
     }
+}
+
+/// The job as it waits for `asked`, a host that its link at `own` leads to.
+fn redirected(mut job: Job, own: &str, asked: &str) -> Job {
+    job.redirects_to = (own != asked).then(|| asked.to_owned());
+    job
 }
 
 fn failed_without_attempt(id: JobId, url: String, attempts: u32, failure: Failure) -> Settlement {

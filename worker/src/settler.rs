@@ -2,7 +2,7 @@
 //!
 //! While one batch is on its way the next one gathers, so the size of batches follows the load by itself.
 
-use crate::host_tally;
+use crate::hosts::say_dropped;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use queue::ReconnectBackoff;
@@ -88,7 +88,7 @@ impl Settler {
             self.metrics.settle(batch, news, &answer, asked.elapsed());
             match answer {
                 Ok(Settled { accepted, dropped }) => {
-                    host_tally::say_dropped(&dropped);
+                    say_dropped(&dropped);
                     let refused = accepted.iter().filter(|accepted| !**accepted).count();
                     if refused > 0 {
                         // After a lost answer this is the second time; otherwise somebody else has the jobs now.

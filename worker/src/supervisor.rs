@@ -8,12 +8,13 @@ use crate::cli::Config;
 use crate::dispatcher::{Dispatcher, End, Hands, Limits};
 use crate::fetch::Fetcher;
 use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
+use crate::hosts::{Admissions, HostTally, Visit};
 use crate::judge::ImageJudge;
 use crate::ledger::Ledger;
 use crate::metrics::server::MetricsServer;
 use crate::metrics::{Metrics, Watched};
 use crate::processor::Processor;
-use crate::settler::Settler;
+use crate::settler::{Outgoing, Settler};
 use crate::shutdown::Shutdown;
 use crate::storage_watch;
 use anyhow::Context;
@@ -21,7 +22,7 @@ use common::error::QueueError;
 use content::Content;
 use content::Placeholders;
 use program::listen::ListenAddress;
-use queue::{Queue, WorkerName};
+use queue::{HostNews, Queue, WorkerName};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,10 +162,17 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
     let Around { config, queue, processor, storage, vitals, metrics } = *around;
     let worker = WorkerName::fresh();
     register(queue, &worker, config, shutdown).await?;
+    // It ends with the name: what a name that was taken for dead has in flight is nobody's.
+    let tally = Arc::new(HostTally::new());
     let heartbeat_queue = Queue::new(&config.redis_url, &config.queue)?;
-    let (heartbeater, reaped) =
-        Heartbeater::start(heartbeat_queue, worker.clone(), Arc::clone(vitals), Arc::clone(metrics))
-            .context("cannot start the heartbeat's thread")?;
+    let (heartbeater, reaped) = Heartbeater::start(
+        heartbeat_queue,
+        worker.clone(),
+        Arc::clone(vitals),
+        Arc::clone(&tally),
+        Arc::clone(metrics),
+    )
+    .context("cannot start the heartbeat's thread")?;
     metrics.set_registered(true);
     tracing::info!("worker {worker} takes jobs from queue {} at {}", queue.name(), queue.address());
 
@@ -178,7 +186,21 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         outgoing: receiver,
     };
     let settler = tokio::spawn(settler.run());
-    let mut dispatcher = Dispatcher::new(Hands {
+    let give_back = {
+        let (outgoing, interval) = (outgoing.clone(), config.host_rate.map(|rate| rate.interval()));
+        Box::new(move |visit: Visit| {
+            let (host, was_probe) = (visit.host.to_string(), visit.probe.is_some());
+            let _ = outgoing.send(Outgoing::Host(HostNews::Unused {
+                host,
+                interval: interval.unwrap_or_default(),
+                was_probe,
+            }));
+        })
+    };
+    let (admissions, admitter) =
+        Admissions::new(Arc::clone(queue), worker.clone(), config.host_rate, config.retry.free_refusals(), give_back);
+    let admitter = tokio::spawn(admitter.run());
+    let hands = Hands {
         queue: Arc::clone(queue),
         worker: worker.clone(),
         ledger,
@@ -193,10 +215,12 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
             retry: config.retry,
         },
         vitals: Arc::clone(vitals),
+        tally,
         outgoing,
         shutdown: shutdown.clone(),
         reaped,
-    });
+    };
+    let mut dispatcher = Dispatcher::new(hands, admissions);
     let end = dispatcher.run().await;
     if end == End::Reaped {
         metrics.set_registered(false);
@@ -205,10 +229,13 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         End::Reaped => {
             // Everything is elsewhere: what is still running here is dropped, and nothing more is written.
             drop(dispatcher);
+            admitter.abort();
             settler.abort();
         }
         End::Stopping => {
             dispatcher.finish(Instant::now() + config.grace).await;
+            // It holds a sender of the settler's.
+            admitter.abort();
             if tokio::time::timeout(FLUSH_MAX, settler).await.is_err() {
                 tracing::warn!("Redis did not take the last settlements; those jobs are recovered by others");
             }

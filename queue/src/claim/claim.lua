@@ -3,11 +3,12 @@
 -- Behind the arguments come the hosts whose jobs wait in the worker; a pace of 0 says that more of its jobs are welcome.
 -- Returns {status, ms until the next delayed job is due or -1, 1 when others may be behind what was looked at else 0,
 --   1 when some went to the end of the queue else 0, those of the worker's hosts that are to be left alone,
---   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, start}}
+--   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, what it is admitted to}}
 --   status 'ok'; or alone: 'paused'; 'reaped': the worker is no longer registered; 'stale': a later claim was here first;
 --   'full': there are as many results as there may be, and their readers have not taken them
---   start: ms to wait; ? and a reason: it tries for all others whether its host, which was left alone for that reason,
---   answers again; a reason alone: its host has refused so often that waiting for it is over
+--   what it is admitted to: hosts and starts in turn, none where there is nothing to say about hosts (claim/admissions.lua)
+--   start: ms to wait; ? and a reason: it tries for all others whether the host, which was left alone for that reason,
+--   answers again; a reason alone: the host has refused so often that waiting for it is over
 --
 -- A job's field in the in-flight hash, 'claim number.index', is its fencing token: settle acts only if it is there.
 -- The number comes from the worker and only rises, so that no rollback of Redis can hand one out twice, and a claim
@@ -16,7 +17,7 @@
 -- First everything is read and decided, then everything is moved: nothing that can fail stands behind the first job's move.
 local now = now_ms()
 must_hold('list', ready_key)
-must_hold('zset', delayed_key, workers_key)
+must_hold('zset', delayed_key, workers_key, hosts_held_key)
 must_hold('hash', inflight_key, worker_key, meta_key, crashes_key, stats_key)
 must_hold('stream', results_key)
 if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
@@ -45,7 +46,7 @@ local crashes_known = redis.call('EXISTS', crashes_key) == 1
 -- What becomes of the jobs that were looked at: fields and payloads for the in-flight hash; times and payloads of those that
 -- stay in `delayed`, and of those that come into it; payloads for the end of the queue; members that leave `delayed`.
 local filed, staying, parking, rotating, leaving = {}, {}, {}, {}, {}
--- Payloads, crashes and starts, for the reply.
+-- Payloads, crashes and admissions, for the reply.
 local jobs = {}
 local aside, looked_bytes = 0, 0
 
@@ -62,14 +63,14 @@ local function put_aside(payload, member, due)
   end
 end
 
-local function file(payload, member, crashes, start)
+local function file(payload, member, crashes, admissions)
   if member then
     leaving[#leaving + 1] = member
     aside_max = aside_max + 1
   end
   local filed_before, told_before = #filed, #jobs
   filed[filed_before + 1], filed[filed_before + 2] = claim_number .. '.' .. (filed_before / 2 + 1), payload
-  jobs[told_before + 1], jobs[told_before + 2], jobs[told_before + 3] = payload, crashes, start
+  jobs[told_before + 1], jobs[told_before + 2], jobs[told_before + 3] = payload, crashes, admissions
 end
 
 -- Takes an element, or puts it aside. False when the claim ends before it. A job that crashed its worker twice is claimed alone, so
@@ -77,7 +78,7 @@ end
 local function take(element, member)
   local payload, further_bytes = payload_of(element)
   looked_bytes = looked_bytes + further_bytes
-  local crashes, start, due = 0, 0, nil
+  local crashes, admissions, due = 0, NOWHERE, nil
   if crashes_known then
     crashes = tonumber(redis.call('HGET', crashes_key, crash_key(payload))) or 0
     if crashes >= 2 and #filed > 0 then return false end
@@ -86,13 +87,13 @@ local function take(element, member)
   if looks_at_hosts then
     local host, is_decoded = host_of(payload)
     if is_decoded then looked_bytes = looked_bytes + DECODING_FACTOR * #payload end
-    start, due = start_of(host, now)
+    admissions, due = admissions_of(host, target_of(payload), now)
   end
   if due then
     put_aside(payload, member, due)
     return true
   end
-  file(payload, member, crashes, start)
+  file(payload, member, crashes, admissions)
   if crashes >= 2 then max = 0 end
   return true
 end
@@ -129,7 +130,7 @@ local alone = {}
 if looks_at_hosts then
   alone = left_alone(now)
   look_at_old_entries(now)
-  save_hosts(hosts_key, now)
+  save_hosts(hosts_key, hosts_held_key, now)
 end
 -- Each job comes into its new place before it leaves the one before.
 in_parts('HSET', inflight_key, filed)

@@ -1,6 +1,6 @@
 //! Claiming jobs under a worker's lease, and finding out afterwards what Redis holds for a worker.
 
-use super::hosts::{ENTRIES, LINE, LINK, START, Waiting};
+use super::hosts::{ADMISSION, ENTRIES, LINE, LINK, Waiting};
 use super::{LEASE, Queue, WorkerName};
 use crate::scripts::{COUNTERS, IN_PARTS, JOBS, NumberOrText, Piece, Reply, TIME, TYPES, WAITING, piece, script};
 use common::error::QueueError;
@@ -10,14 +10,17 @@ use std::time::Duration;
 
 /// What an element of the queue is as a payload.
 const PAYLOAD: Piece = piece!("payload.lua");
+/// What claimed jobs are admitted to.
+const ADMISSIONS: Piece = piece!("admissions.lua");
 /// How many results there may be.
 const RESULTS: Piece = piece!("results.lua");
 
 script! {
     ClaimScript<'a> from "claim.lua";
-    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, WAITING, LINK, ENTRIES, LINE, START, PAYLOAD, RESULTS];
+    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, WAITING, LINK, ENTRIES, LINE, ADMISSION, ADMISSIONS, PAYLOAD, RESULTS];
     keys [
         ready_key, delayed_key, inflight_key, workers_key, worker_key, meta_key, crashes_key, results_key, hosts_key, stats_key,
+        hosts_held_key,
     ];
     args [
         worker: &'a str,
@@ -34,8 +37,8 @@ script! {
 
 script! {
     ReconcileScript<'a> from "reconcile.lua";
-    with [TYPES, JOBS];
-    keys [inflight_key, workers_key, worker_key, crashes_key];
+    with [TIME, TYPES, JOBS, LINK, ENTRIES];
+    keys [inflight_key, workers_key, worker_key, crashes_key, hosts_key];
     args [worker: &'a str, claim_number: u64];
 }
 
@@ -67,7 +70,17 @@ pub struct ClaimedJob {
     pub payload: Vec<u8>,
     /// How often a worker died while it had this job. From 2 on it has to run alone; from 3 on it is not run any more.
     pub crashes: u32,
-    /// When it may start.
+    /// The hosts that it may ask, where there is anything to say about hosts: that of its link, and the one that it redirects to
+    /// where it waits for that. One that is [`Start::Refused`] stands alone.
+    pub admissions: Vec<Admission>,
+}
+
+/// Whether a host may be asked for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// As the scripts name it, which is as [`host_of`](common::host::host_of) does; of a link that is none it may be anything.
+    pub host: String,
+    /// When.
     pub start: Start,
 }
 
@@ -173,6 +186,7 @@ impl Queue {
             results_key: self.keys.results(),
             hosts_key: self.keys.hosts(),
             stats_key: self.keys.stats(),
+            hosts_held_key: self.keys.hosts_held(),
             worker: worker.as_str(),
             claim_number: number,
             jobs_max: request.max.min(JOBS_MAX),
@@ -202,6 +216,7 @@ impl Queue {
             workers_key: self.keys.workers(),
             worker_key: self.keys.worker(worker.as_str()),
             crashes_key: self.keys.crashes(),
+            hosts_key: self.keys.hosts(),
             worker: worker.as_str(),
             claim_number: number,
         };
@@ -273,23 +288,45 @@ impl Claim {
                 field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
                 payload: claimed.bytes("a job's payload")?,
                 crashes: claimed.count("a job's crashes")?,
-                start: Start::read(&mut claimed)?,
+                admissions: Admission::read(claimed.list("what a job is admitted to")?)?,
             });
         }
         Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, rotated, left_alone, dropped })
     }
 }
 
+impl Admission {
+    /// Hosts and starts in turn.
+    fn read(mut reply: Reply) -> Result<Vec<Admission>, QueueError> {
+        let mut admissions = Vec::with_capacity(reply.len() / 2);
+        while reply.len() > 0 {
+            let host = reply.text("a host that a job is admitted to")?;
+            admissions.push(Admission { host, start: Start::read(&mut reply)? });
+        }
+        Ok(admissions)
+    }
+}
+
 impl Start {
     fn read(reply: &mut Reply) -> Result<Start, QueueError> {
+        Ok(Start::of(reply.number_or_text("when a host may be asked")?))
+    }
+
+    /// The same, or an empty text for none.
+    pub(super) fn read_or_none(reply: &mut Reply) -> Result<Option<Start>, QueueError> {
+        let start = reply.number_or_text("when a host may be asked, or nothing")?;
+        Ok(if start == NumberOrText::Text(String::new()) { None } else { Some(Start::of(start)) })
+    }
+
+    fn of(word: NumberOrText) -> Start {
         // A reason of a later version, which lies in `hosts`, is still a reason not to ask.
         let reason = |text: &str| text.parse().unwrap_or(Failure::RateLimited);
-        match reply.number_or_text("when a job may start")? {
-            NumberOrText::Number(ms) => Ok(Start::After(Duration::from_millis(ms))),
-            NumberOrText::Text(text) => Ok(match text.strip_prefix('?') {
+        match word {
+            NumberOrText::Number(ms) => Start::After(Duration::from_millis(ms)),
+            NumberOrText::Text(text) => match text.strip_prefix('?') {
                 Some(probed) => Start::Probe(reason(probed)),
                 None => Start::Refused(reason(&text)),
-            }),
+            },
         }
     }
 }
@@ -303,13 +340,13 @@ impl Reconciled {
         }
         let mut held = reply.list("jobs")?;
         reply.end()?;
-        let mut jobs = Vec::with_capacity(held.len() / 3);
+        let mut jobs = Vec::with_capacity(held.len() / 4);
         while held.len() > 0 {
             jobs.push(ClaimedJob {
                 field: LeaseField(held.text("a job's field")?),
                 payload: held.bytes("a job's payload")?,
                 crashes: held.count("a job's crashes")?,
-                start: Start::After(Duration::ZERO),
+                admissions: Admission::read(held.list("what a job tries for all others")?)?,
             });
         }
         Ok(Reconciled::Holds(jobs))
@@ -330,8 +367,10 @@ mod tests {
             [word("ok"), Int(-1), Int(1), Int(0), names(&["a.org"]), names(&[]), jobs]
         };
         let read = |reply| Claim::read(reply, 7);
+        let at = |admissions: &[redis::Value]| Array(admissions.to_vec());
+        let both = at(&[word("a"), Int(30), word("b"), word("rate_limited")]);
         let Claim::Jobs { jobs: claimed, next_due, more, rotated, left_alone, dropped } =
-            takes_only(read, &jobs(&[word("{}"), Int(2), word("?dns"), word("x"), Int(0), Int(30)]))
+            takes_only(read, &jobs(&[word("{}"), Int(2), at(&[word("a"), word("?dns")]), word("x"), Int(0), both]))
         else {
             panic!("jobs")
         };
@@ -339,10 +378,22 @@ mod tests {
             (next_due, more, rotated, left_alone, dropped.len()),
             (None, true, false, vec!["a.org".to_owned()], 0)
         );
-        let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes, job.start)).collect();
-        assert_eq!(told, [("7.1", 2, Start::Probe(Failure::Dns)), ("7.2", 0, Start::After(Duration::from_millis(30)))]);
+        let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes)).collect();
+        assert_eq!(told, [("7.1", 2), ("7.2", 0)]);
+        let admission = |host: &str, start| Admission { host: host.into(), start };
+        assert_eq!(claimed[0].admissions, [admission("a", Start::Probe(Failure::Dns))]);
+        let after = Start::After(Duration::from_millis(30));
+        assert_eq!(
+            claimed[1].admissions,
+            [admission("a", after), admission("b", Start::Refused(Failure::RateLimited))]
+        );
         // A job that is not whole.
-        for of_job in [&[word("{}"), Int(0)][..], &[word("{}"), word("0"), Int(0)], &[Int(1), Int(0), Int(0)]] {
+        for of_job in [
+            &[word("{}"), Int(0)][..],
+            &[word("{}"), word("0"), at(&[])],
+            &[Int(1), Int(0), at(&[])],
+            &[word("{}"), Int(0), at(&[Int(1)])],
+        ] {
             let reply = Reply::of("test", Array(jobs(of_job).to_vec())).expect("a list");
             assert!(read(reply).is_err(), "{of_job:?}");
         }
@@ -360,7 +411,10 @@ mod tests {
 
     #[test]
     fn what_redis_holds_is_read_whole_or_not_at_all() {
-        let held = takes_only(Reconciled::read, &[word("ok"), Array(vec![word("1.1"), word("{}"), Int(3)])]);
+        let held = takes_only(
+            Reconciled::read,
+            &[word("ok"), Array(vec![word("1.1"), word("{}"), Int(3), Array(Vec::new())])],
+        );
         let Reconciled::Holds(jobs) = held else { panic!("registered") };
         assert_eq!((jobs[0].field.0.as_str(), jobs[0].crashes), ("1.1", 3));
         assert_eq!(takes_only(Reconciled::read, &[word("reaped")]), Reconciled::Reaped);

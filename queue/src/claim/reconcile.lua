@@ -1,17 +1,34 @@
 -- Tells a worker which jobs Redis holds for it, and fences off every claim of its, up to `claim_number`, that has not run yet.
--- Returns {'ok', {for each job: field, payload, crashes}}, or {'reaped'} when the worker is no longer registered
+-- Returns {'ok', {for each job: field, payload, crashes, what it tries for all: hosts and starts as in a claim}}, or {'reaped'} when the worker is no longer registered
 must_hold('hash', inflight_key, worker_key, crashes_key)
 must_hold('zset', workers_key)
+open_hosts(hosts_key)
 if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
 if claim_number > (tonumber(redis.call('HGET', worker_key, 'claim')) or 0) then
   redis.call('HSET', worker_key, 'claim', claim_number)
 end
-local jobs, flat = {}, redis.call('HGETALL', inflight_key)
+local now, jobs, flat = now_ms(), {}, redis.call('HGETALL', inflight_key)
+local looks_at_hosts = redis.call('EXISTS', hosts_key) == 1
 local crashes_known = redis.call('EXISTS', crashes_key) == 1
+
+-- A job that its worker did not know it had must not leave the host untried that it was to try.
+local function probes_of(payload)
+  local probes = {}
+  for _, host in ipairs({host_as_written(payload) or '', target_of(payload) or ''}) do
+    local state = host_state(hosts_key, host, now)
+    if state.probe and state.prober == worker then
+      probes[#probes + 1] = host
+      probes[#probes + 1] = '?' .. (state.why or '')
+    end
+  end
+  return probes
+end
+
 for i = 1, #flat, 2 do
   jobs[#jobs + 1] = flat[i]
   jobs[#jobs + 1] = flat[i + 1]
   -- An adopted suspect has to run alone like any other.
   jobs[#jobs + 1] = crashes_known and tonumber(redis.call('HGET', crashes_key, crash_key(flat[i + 1]))) or 0
+  jobs[#jobs + 1] = looks_at_hosts and probes_of(flat[i + 1]) or {}
 end
 return {'ok', jobs}

@@ -3,7 +3,9 @@
 --   next   where the next job that has to wait is put in `delayed` (ms)
 --   ends   until when the host is left alone (ms), level: how many refusals in a row led there, why: the last one's reason
 --   probe  until when one job tries whether the host answers again (ms); nobody else asks it meanwhile
+--   prober the worker that has this job
 --   alone  worker -> {ends, level}: workers that get no answer while others do
+-- `hosts:held` has the hosts that are left alone or were so lately, by when that ends.
 
 -- The longest hold there is (a server's Retry-After is believed for an hour): what ends later comes from a clock set back.
 local HOLD_MAX = 3700000
@@ -12,7 +14,14 @@ local PROBE_MAX = 30000
 -- A job that has to wait is looked at again after this time at the latest, so that no wrong guess lasts.
 local PARK_MAX = 60000
 
+-- A refusal that comes so long after the last hold was over is the first one again.
+local HOLD_MEMORY = 600000
+-- That a worker alone gets no answer is remembered for so long after its own hold is over.
+local SILENCE_MEMORY = 30000
+
 local hosts_read = {}
+-- When the holds of these hosts end, as they were read.
+local ends_read = {}
 -- Hosts whose entries could not be understood: they are dropped, and told.
 local hosts_dropped = {}
 
@@ -26,6 +35,8 @@ local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_
 function FIELDS.why(value)
   return type(value) == 'string'
 end
+
+FIELDS.prober = FIELDS.why
 
 function FIELDS.alone(value)
   if type(value) ~= 'table' then return false end
@@ -60,6 +71,17 @@ local function open_hosts(key)
   end
 end
 
+-- What is remembered ends by time.
+local function age(state, now)
+  if (state.ends or 0) + HOLD_MEMORY < now and not state.probe then state.ends, state.level, state.why = nil, nil, nil end
+  if state.alone then
+    for name, hold in pairs(state.alone) do
+      if hold.ends <= now - SILENCE_MEMORY then state.alone[name] = nil end
+    end
+    if not next(state.alone) then state.alone = nil end
+  end
+end
+
 local function host_state(key, host, now)
   local state = hosts_read[host]
   if not state then
@@ -70,17 +92,24 @@ local function host_state(key, host, now)
       hosts_dropped[#hosts_dropped + 1] = host
       state = {}
     end
+    ends_read[host] = state.ends
     -- Further ahead than anything is given out: from a clock set back.
     if (state.ends or 0) > now + HOLD_MAX then state.ends = now end
-    if (state.probe or 0) > now + PROBE_MAX then state.probe = nil end
     if (state.next or 0) > now + HOLD_MAX + PARK_MAX then state.next = nil end
+    if (state.probe or 0) > now + PROBE_MAX or (state.probe or 0) <= now then state.probe, state.prober = nil, nil end
+    age(state, now)
     hosts_read[host] = state
   end
   return state
 end
 
+-- Nobody waits any more for what `prober` finds out.
+local function end_probe(state, prober)
+  if not state.prober or state.prober == prober then state.probe, state.prober = nil, nil end
+end
+
 -- Writes back what was read; an entry with nothing left to say goes.
-local function save_hosts(key, now)
+local function save_hosts(key, held_key, now)
   for host, state in pairs(hosts_read) do
     if (state.tat or 0) <= now then state.tat = nil end
     if (state.next or 0) <= now then state.next = nil end
@@ -88,6 +117,11 @@ local function save_hosts(key, now)
       redis.call('HSET', key, host, cjson.encode(state))
     else
       redis.call('HDEL', key, host)
+    end
+    if state.ends then
+      redis.call('ZADD', held_key, state.ends, host)
+    elseif ends_read[host] then
+      redis.call('ZREM', held_key, host)
     end
   end
 end

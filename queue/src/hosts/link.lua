@@ -49,3 +49,13 @@ local function host_of(payload)
   if job.oversized ~= nil and job.oversized ~= cjson.null then return nil, true end
   return host_in(string.match(job.url, '^%s*([Hh][Tt][Tt][Pp][Ss]?)://([^/?#\\]+)')), true
 end
+
+-- Where a link redirects to, as `job.rs` writes it.
+local REDIRECTS_TO = '^{"id":"%x+","url":"[^"\\]+","redirects_to":"([^"\\%c ]+)"'
+
+-- The host that a job waits for because its link redirects there; nil of most jobs.
+local function target_of(payload)
+  if #payload > PAYLOAD_BYTES_MAX or not string.find(payload, '"redirects_to":"', 1, true) then return nil end
+  local target = string.match(payload, REDIRECTS_TO)
+  return target and #target <= HOST_BYTES_MAX + 6 and target or nil
+end

@@ -1,5 +1,5 @@
 //! What workers tell each other about hosts, and all that scripts decide about them: it travels with settlements (`news.lua`), and
-//! claims go by it (`start.lua`). For people: which hosts there is something to remember of.
+//! claims and redirects go by it (`admission.lua`). For people: which hosts there is something to remember of.
 
 use super::Queue;
 use crate::scripts::{Call, Piece, part, piece};
@@ -15,8 +15,8 @@ pub(crate) const LINK: Piece = piece!("link.lua");
 pub(crate) const ENTRIES: Piece = piece!("entries.lua");
 /// Where jobs wait for their host.
 pub(crate) const LINE: Piece = piece!("line.lua");
-/// When a claimed job may start.
-pub(crate) const START: Piece = piece!("start.lua");
+/// Whether a host may be asked now.
+pub(crate) const ADMISSION: Piece = piece!("admission.lua");
 /// Bringing those forward that wait.
 pub(crate) const FORWARD: Piece = piece!("forward.lua");
 /// What is made of [`HostNews`].
@@ -48,7 +48,7 @@ part! {
 
 part! {
     /// [`HostNews::Unused`].
-    Unused<'a> as UNUSED, tag "unused" { args [host: &'a str, interval_ms: f64] }
+    Unused<'a> as UNUSED, tag "unused" { args [host: &'a str, interval_ms: f64, was_probe: bool] }
 }
 
 /// What the fleet remembers about a host.
@@ -109,7 +109,7 @@ impl Queue {
     /// As every call.
     pub async fn hosts(&self, at_most: usize) -> Result<Vec<HostState>, QueueError> {
         let now_ms = self.now_ms().await? as f64;
-        let mut hosts: HashMap<String, HostState> = HashMap::new();
+        let mut hosts = self.held_hosts(at_most, now_ms).await?;
         let mut cursor: u64 = 0;
         loop {
             let mut cmd = redis::cmd("HSCAN");
@@ -131,6 +131,25 @@ impl Queue {
         });
         hosts.truncate(at_most);
         Ok(hosts)
+    }
+}
+
+impl Queue {
+    /// Those that are left alone or were so lately, by their own index: of a list of strangers the others have no end.
+    async fn held_hosts(&self, at_most: usize, now_ms: f64) -> Result<HashMap<String, HostState>, QueueError> {
+        let mut cmd = redis::cmd("ZRANGE");
+        cmd.arg(self.keys.hosts_held()).arg(0).arg(at_most).arg("REV");
+        let held: Vec<String> = self.channel.query("read which hosts are held", &cmd).await?;
+        if held.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let cmd = redis::Cmd::hmget(self.keys.hosts(), &held);
+        let entries: Vec<Option<String>> = self.channel.query("read hosts that are held", &cmd).await?;
+        let read = |(host, text): (String, Option<String>)| {
+            let state = HostState::read(host.clone(), &text?, now_ms);
+            Some((host, state))
+        };
+        Ok(held.into_iter().zip(entries).filter_map(read).collect())
     }
 }
 
@@ -167,12 +186,14 @@ pub enum HostNews {
         /// As above.
         host: String,
     },
-    /// A start that was given out under a rate, and no request was made.
+    /// What was given out, and not needed.
     Unused {
         /// As above.
         host: String,
-        /// What one start takes.
+        /// What one start takes under a rate; zero where none is given back.
         interval: Duration,
+        /// All others wait for what it finds out: another one has to try the host.
+        was_probe: bool,
     },
 }
 
@@ -199,7 +220,9 @@ impl HostNews {
                 news.add_to(call);
             }
             HostNews::Answered { host } => Answered { host }.add_to(call),
-            HostNews::Unused { host, interval } => Unused { host, interval_ms: ms(*interval) }.add_to(call),
+            HostNews::Unused { host, interval, was_probe } => {
+                Unused { host, interval_ms: ms(*interval), was_probe: *was_probe }.add_to(call);
+            }
         }
     }
 }

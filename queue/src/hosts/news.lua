@@ -11,14 +11,14 @@ local function refuse(state, now, why, server_wait_ms, first_ms, longest_ms)
     if wait_ms <= 0 then wait_ms = math.min(first_ms * 2 ^ math.min(state.level - 1, 20), longest_ms) end
     state.ends = now + math.max(wait_ms, 1)
   end
-  state.why, state.probe = why, nil
+  state.why, state.probe, state.prober = why, nil, nil
 end
 
 -- One worker gets no answer. When most workers say so it is the host; otherwise it is the worker, and only that one waits.
 local function suspect(state, now, workers_alive, why, first_ms, longest_ms)
   local alone, count = {}, 0
   for name, hold in pairs(state.alone or {}) do
-    if hold.ends > now - 30000 and hold.ends <= now + HOLD_MAX then
+    if hold.ends <= now + HOLD_MAX then
       alone[name] = hold
       if name ~= worker then count = count + 1 end
     end
@@ -34,7 +34,7 @@ local function suspect(state, now, workers_alive, why, first_ms, longest_ms)
 end
 
 local function answered(state)
-  state.ends, state.level, state.why, state.probe = nil, nil, nil, nil
+  state.ends, state.level, state.why, state.probe, state.prober = nil, nil, nil, nil, nil
   if state.alone then
     state.alone[worker] = nil
     if not next(state.alone) then state.alone = nil end
@@ -67,6 +67,7 @@ function NEWS.unused(a, now)
   local host = ARGV[a + UNUSED_HOST]
   local state = host_state(hosts_key, host, now)
   if (state.tat or 0) > now then state.tat = math.max(now, state.tat - tonumber(ARGV[a + UNUSED_INTERVAL_MS])) end
+  if ARGV[a + UNUSED_WAS_PROBE] == '1' then end_probe(state, worker) end
   bring_forward(host, now)
   state.next = nil
   return a + UNUSED_ARGS
@@ -81,6 +82,8 @@ end
 -- When a job is looked at again that its worker was not let start.
 local function place_of_held(host, now)
   local state = host_state(hosts_key, host, now)
-  local ends = (state.ends or 0) > now and state.ends or now + 200
-  return place_of(state, now, ends, HOLD_STEP)
+  if (state.ends or 0) > now then return place_of(state, now, state.ends, HOLD_STEP) end
+  -- Under a rate the next start is so far away; otherwise all that is known is that it has no place now.
+  local next_start = math.min(state.tat or 0, now + PARK_MAX)
+  return place_of(state, now, math.max(next_start, now + 200), HOLD_STEP)
 end

@@ -341,6 +341,7 @@ pub fn script_sources() -> Vec<(&'static str, String)> {
 
 /// Every script; `check` fails when a file of Lua belongs to none.
 pub(crate) const ALL: &[&Declared] = &[
+    crate::admit::AdmitScript::DECLARED,
     crate::batches::OpenScript::DECLARED,
     crate::batches::SealScript::DECLARED,
     crate::batches::TouchScript::DECLARED,

@@ -28,7 +28,7 @@ script! {
     ];
     keys [
         inflight_key, results_key, dead_key, delayed_key, ready_key, stats_key, crashes_key, worker_key, hosts_key, workers_key,
-        growth_key,
+        growth_key, hosts_held_key,
     ], then further_keys_from;
     args [worker: &'a str, jobs: usize, level: Option<u32>, split: Option<u64>], then fields_from;
     parts [Refused, Silent, Answered, Unused, ReportPart, RetryPart, HoldPart, ReleasePart]
@@ -144,6 +144,7 @@ impl Queue {
             hosts_key: self.keys.hosts(),
             workers_key: self.keys.workers(),
             growth_key: self.keys.dedup_meta(),
+            hosts_held_key: self.keys.hosts_held(),
             worker: worker.as_str(),
             jobs: settlements.len(),
             level: needs_dedup.then_some(split.level),

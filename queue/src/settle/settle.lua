@@ -11,7 +11,7 @@
 -- One HMGET and one HDEL for all, and no names among the arguments: that was a third of the time that a result costs Redis.
 must_take(results_key)
 if level then must_take(dead_key) end
-must_hold('zset', delayed_key, workers_key)
+must_hold('zset', delayed_key, workers_key, hosts_held_key)
 must_hold('list', ready_key)
 must_hold('hash', inflight_key, stats_key, crashes_key, worker_key, growth_key)
 -- Which of these are batches and which are buckets shows job by job.
@@ -82,7 +82,7 @@ for job = 1, jobs do
   end
 end
 
-save_hosts(hosts_key, now)
+save_hosts(hosts_key, hosts_held_key, now)
 move_forward(now)
 for w = 1, #waiting, 2 do put_to_wait(delayed_key, waiting[w], waiting[w + 1], now * 1000 + w) end
 for _, link in ipairs(failed_links) do

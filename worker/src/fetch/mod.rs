@@ -16,6 +16,7 @@ use self::turns::Backlog;
 use crate::address_guard::AddressGuard;
 use crate::attempt::{SERVER_WAIT_MAX, Setback, meaning_of_status};
 use crate::cli::Config;
+use crate::hosts::{NotAdmitted, Visits};
 use crate::metrics::Metrics;
 use crate::robots::Robots;
 use base64::Engine;
@@ -80,6 +81,27 @@ pub(crate) struct Fetcher {
     content: Arc<Content>,
     /// With `--respect-robots`.
     robots: Option<Robots>,
+}
+
+/// Why no body begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfetched {
+    /// The attempt went wrong.
+    Setback(Setback),
+    /// It leads to a host that may not be asked now.
+    NotAdmitted(NotAdmitted),
+}
+
+impl From<Setback> for Unfetched {
+    fn from(setback: Setback) -> Unfetched {
+        Unfetched::Setback(setback)
+    }
+}
+
+impl From<NotAdmitted> for Unfetched {
+    fn from(not_admitted: NotAdmitted) -> Unfetched {
+        Unfetched::NotAdmitted(not_admitted)
+    }
 }
 
 /// Why no request can ever be made with these settings.
@@ -150,14 +172,18 @@ impl Fetcher {
         })
     }
 
-    /// Requests `url`, follows redirects, and returns once a body begins.
+    /// Requests `url`, follows redirects, and returns once a body begins. Each target of a redirect has to be admitted first.
     ///
     /// # Errors
-    /// A [`Setback`] for everything but a success.
-    pub(crate) async fn get(&self, url: &Url) -> Result<Body, Setback> {
+    /// [`Unfetched`] for everything but a success.
+    pub(crate) async fn get(&self, url: &Url, visits: &mut Visits) -> Result<Body, Unfetched> {
         let mut target = url.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        for hops in 0..=REDIRECTS_MAX {
             self.check(&target)?;
+            if hops > 0 {
+                visits.go_on_to(&target).await?;
+            }
+            visits.asks();
             let response = self.request(&target).await?;
             let status = response.status().as_u16();
             self.metrics.responded(status);
@@ -167,20 +193,17 @@ impl Fetcher {
                 let next = next.filter(|next| in_bounds(next).is_ok());
                 target = next.ok_or_else(|| setback(Rejection::Redirects))?;
                 if self.content.placeholders.know_redirect(target.path()) {
-                    return Err(setback(Rejection::Removed));
+                    return Err(setback(Rejection::Removed).into());
                 }
                 continue;
             }
             if !response.status().is_success() {
-                return Err(Setback {
-                    outcome: meaning_of_status(status),
-                    status,
-                    server_wait: server_wait(response.headers(), SystemTime::now()),
-                });
+                let server_wait = server_wait(response.headers(), SystemTime::now());
+                return Err(Setback { outcome: meaning_of_status(status), status, server_wait }.into());
             }
             if status == PARTIAL_CONTENT {
                 // Nobody asked for a part.
-                return Err(Setback::from(Failure::Truncated).with_status(status));
+                return Err(Setback::from(Failure::Truncated).with_status(status).into());
             }
             self.check_head(&response).map_err(setback)?;
             let backlog = response.extensions().get::<Use>().map(|connection| connection.backlog().clone());
@@ -194,7 +217,7 @@ impl Fetcher {
                 received: Received { bytes: 0, metrics: Arc::clone(&self.metrics) },
             });
         }
-        Err(Rejection::Redirects.into())
+        Err(Setback::from(Rejection::Redirects).into())
     }
 
     /// What the head of a success tells of its body, before that is read.
@@ -539,9 +562,11 @@ mod tests {
     }
 
     async fn reason(fetcher: &Fetcher, url: &str) -> &'static str {
-        match fetcher.get(&url.parse().expect("a URL")).await {
+        let url: Url = url.parse().expect("a URL");
+        match fetcher.get(&url, &mut Visits::anywhere(&url)).await {
             Ok(_) => "stored",
-            Err(setback) => setback.outcome.reason(),
+            Err(Unfetched::Setback(setback)) => setback.outcome.reason(),
+            Err(Unfetched::NotAdmitted(not_admitted)) => panic!("{not_admitted:?}"),
         }
     }
 

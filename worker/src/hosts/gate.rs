@@ -4,8 +4,9 @@
 //! as many at once as one host gets from this worker, each at the time that it was given (under a rate). It also knows which
 //! lanes have more than they get done soon, and which hosts do nothing but fail.
 
+use super::conclusions::FAILURES_MAX;
 use queue::WaitingAt;
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_millis(100);
 /// The pace of a lane is that of the last seconds.
 const PACE_WINDOW: Duration = Duration::from_secs(2);
-/// So many failures in a row, with no success between, are no accident: the host is taken to be down.
-const FAILURES_MAX: u32 = 10;
 /// Hosts whose failures are counted at once. Beyond that all counts begin anew; a list of strangers has dead hosts without end.
 const COUNTED_HOSTS_MAX: usize = 10_000;
 /// Hosts named in one claim: each costs Redis a look-up.
@@ -23,9 +22,9 @@ const NAMED_MAX: usize = 64;
 
 /// A lane for each host that has jobs here.
 #[derive(Debug)]
-pub(crate) struct HostGate<J> {
+pub(crate) struct HostGate<J, W> {
     per_host: usize,
-    lanes: HashMap<Arc<str>, Lane<J>>,
+    lanes: HashMap<Arc<str>, Lane<J, W>>,
     /// Lanes whose first job may start, each once.
     turn: VecDeque<Arc<str>>,
     /// Lanes whose first job may start later, each once.
@@ -35,19 +34,12 @@ pub(crate) struct HostGate<J> {
     failures: HashMap<Arc<str>, u32>,
 }
 
-/// What this worker takes a host for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Up,
-    /// Down, as of now.
-    FoundDown,
-    Down,
-}
-
 #[derive(Debug)]
-struct Lane<J> {
+struct Lane<J, W> {
     active: usize,
     waiting: VecDeque<(Instant, J)>,
+    /// Downloads that were redirected here and wait for a place.
+    redirected: VecDeque<W>,
     /// In `turn` or in `timers`.
     listed: bool,
     /// Since when it has been full with jobs waiting, and how many it got done since.
@@ -55,14 +47,31 @@ struct Lane<J> {
     done: f64,
 }
 
-impl<J> Lane<J> {
-    fn new() -> Lane<J> {
-        Lane { active: 0, waiting: VecDeque::new(), listed: false, full_since: None, done: 0.0 }
+impl<J, W> Lane<J, W> {
+    fn new() -> Lane<J, W> {
+        Lane {
+            active: 0,
+            waiting: VecDeque::new(),
+            redirected: VecDeque::new(),
+            listed: false,
+            full_since: None,
+            done: 0.0,
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty() || !self.redirected.is_empty()
+    }
+
+    /// Nobody is here and nobody waits.
+    fn is_idle(&self) -> bool {
+        self.active == 0 && self.waiting.is_empty() && self.redirected.is_empty() && !self.listed
     }
 
     /// The time between two jobs that it gets done, when those that wait are enough for now.
     fn enough(&mut self, width: usize, now: Instant) -> Option<Duration> {
-        if self.waiting.is_empty() || self.active < width {
+        let waiting = self.waiting.len() + self.redirected.len();
+        if waiting == 0 || self.active < width {
             self.full_since = None;
             return None;
         }
@@ -80,12 +89,12 @@ impl<J> Lane<J> {
         // nothing done after 100 ms, and is not slow for it: jobs that are put aside at too slow a pace leave places empty, at
         // too quick a pace they cost another look.
         let interval = elapsed.div_f64(self.done.max(round));
-        (elapsed >= SOON && interval.mul_f64(self.waiting.len() as f64) > SOON).then_some(interval)
+        (elapsed >= SOON && interval.mul_f64(waiting as f64) > SOON).then_some(interval)
     }
 }
 
-impl<J> HostGate<J> {
-    pub(crate) fn new(per_host: usize) -> HostGate<J> {
+impl<J, W> HostGate<J, W> {
+    pub(crate) fn new(per_host: usize) -> HostGate<J, W> {
         HostGate {
             per_host,
             lanes: HashMap::new(),
@@ -137,7 +146,7 @@ impl<J> HostGate<J> {
                     return job;
                 }
                 // It was emptied while it stood in line.
-                None if lane.active == 0 => drop(self.lanes.remove(&host)),
+                None if lane.is_idle() => drop(self.lanes.remove(&host)),
                 None => {}
             }
         }
@@ -149,37 +158,68 @@ impl<J> HostGate<J> {
         self.lanes.entry(Arc::clone(host)).or_insert_with(Lane::new).active += 1;
     }
 
-    /// A started job is over.
-    pub(crate) fn leave(&mut self, host: &Arc<str>) {
+    /// Takes a place for a download that was redirected here, if one is free.
+    pub(crate) fn try_enter(&mut self, host: &Arc<str>) -> bool {
+        let width = self.width(host);
+        let lane = self.lanes.entry(Arc::clone(host)).or_insert_with(Lane::new);
+        let is_free = lane.active < width && lane.redirected.is_empty();
+        if is_free {
+            lane.active += 1;
+        }
+        is_free
+    }
+
+    /// Puts a redirected download in line for the next place that gets free, before all jobs that have not started.
+    pub(crate) fn queue_up(&mut self, host: &Arc<str>, waiter: W) {
+        self.lanes.entry(Arc::clone(host)).or_insert_with(Lane::new).redirected.push_back(waiter);
+    }
+
+    /// Takes those out of the line that do not wait any more.
+    pub(crate) fn forget(&mut self, host: &Arc<str>, is_gone: impl Fn(&W) -> bool) {
         let Some(lane) = self.lanes.get_mut(host) else { return };
+        lane.redirected.retain(|waiter| !is_gone(waiter));
+        if lane.is_idle() {
+            self.lanes.remove(host);
+        }
+    }
+
+    /// A place is given back. It is passed on to the redirected download that is returned, or free.
+    pub(crate) fn leave(&mut self, host: &Arc<str>) -> Option<W> {
+        let width = self.width(host);
+        let lane = self.lanes.get_mut(host)?;
         lane.active = lane.active.saturating_sub(1);
         lane.done += 1.0;
-        if lane.active == 0 && lane.waiting.is_empty() && !lane.listed {
+        if lane.active < width
+            && let Some(waiter) = lane.redirected.pop_front()
+        {
+            lane.active += 1;
+            return Some(waiter);
+        }
+        if lane.is_idle() {
             self.lanes.remove(host);
         } else {
             self.list(host);
         }
+        None
     }
 
-    /// The host answered.
-    pub(crate) fn answered(&mut self, host: &Arc<str>) {
-        if !self.failures.is_empty() && self.failures.remove(host).is_some() {
-            self.list(host);
+    /// How many failures in a row a host has had.
+    pub(crate) fn failures(&self, host: &Arc<str>) -> u32 {
+        if self.failures.is_empty() { 0 } else { self.failures.get(host).copied().unwrap_or(0) }
+    }
+
+    /// A host has had so many failures in a row. While it is taken to be down, one job at a time tries it.
+    pub(crate) fn set_failures(&mut self, host: &Arc<str>, count: u32) {
+        if count == 0 {
+            if !self.failures.is_empty() && self.failures.remove(host).is_some() {
+                self.list(host);
+            }
+            return;
         }
-    }
-
-    /// The host failed once more. While it is taken to be down, one job at a time tries it.
-    pub(crate) fn failed(&mut self, host: &Arc<str>) -> Standing {
         if self.failures.len() >= COUNTED_HOSTS_MAX && !self.failures.contains_key(host) {
             self.failures.clear();
         }
-        let failures = self.failures.entry(Arc::clone(host)).or_default();
-        *failures = failures.saturating_add(1);
-        match (*failures).cmp(&FAILURES_MAX) {
-            Ordering::Less => Standing::Up,
-            Ordering::Equal => Standing::FoundDown,
-            Ordering::Greater => Standing::Down,
-        }
+        self.failures.insert(Arc::clone(host), count);
     }
 
     fn width(&self, host: &Arc<str>) -> usize {
@@ -217,11 +257,8 @@ impl<J> HostGate<J> {
     pub(crate) fn waiting_at(&mut self, now: Instant) -> (Vec<WaitingAt>, usize) {
         let mut named = Vec::new();
         let mut in_quick_lanes = 0;
-        if self.waiting == 0 {
-            return (named, 0);
-        }
         let (per_host, failures) = (self.per_host, &self.failures);
-        for (host, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.waiting.is_empty()) {
+        for (host, lane) in self.lanes.iter_mut().filter(|(_, lane)| lane.is_waited_for()) {
             let is_down = failures.get(host).is_some_and(|count| *count >= FAILURES_MAX);
             let pace = lane.enough(if is_down { 1 } else { per_host }, now);
             if pace.is_none() {
@@ -268,7 +305,7 @@ mod tests {
         Arc::from(name)
     }
 
-    fn filled(per_host: usize, jobs: &[&'static str], now: Instant) -> HostGate<&'static str> {
+    fn filled(per_host: usize, jobs: &[&'static str], now: Instant) -> HostGate<&'static str, u8> {
         let mut gate = HostGate::new(per_host);
         for job in jobs {
             gate.push(&host(&job[..1]), *job, now);
@@ -303,7 +340,7 @@ mod tests {
     #[test]
     fn a_job_waits_for_its_time_and_holds_up_nobody_else() {
         let now = Instant::now();
-        let mut gate = HostGate::new(2);
+        let mut gate: HostGate<_, u8> = HostGate::new(2);
         gate.push(&host("a"), "later", now + Duration::from_millis(20));
         gate.push(&host("b"), "now", now);
         assert_eq!((gate.next(now), gate.next(now)), (Some("now"), None));
@@ -332,12 +369,12 @@ mod tests {
     #[test]
     fn a_lane_in_its_first_round_is_not_taken_for_slow() {
         let start = Instant::now();
-        let mut gate = HostGate::new(16);
+        let mut gate: HostGate<_, u8> = HostGate::new(16);
         for job in 0..112 {
             gate.push(&host("a"), job, start);
         }
         while gate.next(start).is_some() {}
-        let pace_at = |ms, gate: &mut HostGate<i32>| {
+        let pace_at = |ms, gate: &mut HostGate<i32, u8>| {
             gate.waiting_at(start + Duration::from_millis(ms)).0.first().and_then(|waiting| waiting.pace)
         };
         assert_eq!(pace_at(0, &mut gate), None, "nothing is known yet");
@@ -356,12 +393,9 @@ mod tests {
     fn a_host_that_only_fails_is_tried_by_one_until_it_answers() {
         let now = Instant::now();
         let mut gate = filled(4, &["a1", "a2", "a3"], now);
-        for n in 1..=FAILURES_MAX {
-            let standing = if n == FAILURES_MAX { Standing::FoundDown } else { Standing::Up };
-            assert_eq!(gate.failed(&host("a")), standing);
-        }
+        gate.set_failures(&host("a"), FAILURES_MAX);
         assert_eq!((gate.next(now), gate.next(now)), (Some("a1"), None));
-        gate.answered(&host("a"));
+        gate.set_failures(&host("a"), 0);
         assert_eq!((gate.next(now), gate.next(now)), (Some("a2"), Some("a3")));
     }
 
@@ -373,5 +407,37 @@ mod tests {
         assert_eq!(gate.drain("a"), ["a1", "a2"]);
         assert_eq!((gate.next(now), gate.next(now)), (Some("b2"), None));
         assert_eq!((gate.drain_all().len(), gate.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn a_redirected_download_has_the_next_place_before_jobs_that_have_not_started() {
+        let now = Instant::now();
+        let mut gate = filled(1, &["a1", "a2"], now);
+        assert_eq!(gate.next(now), Some("a1"));
+        assert!(!gate.try_enter(&host("a")), "its only place is taken");
+        gate.queue_up(&host("a"), 1);
+        gate.queue_up(&host("a"), 2);
+        gate.forget(&host("a"), |waiter| *waiter == 1);
+        assert_eq!(gate.leave(&host("a")), Some(2), "the first one does not wait any more");
+        assert_eq!(gate.next(now), None, "the place was passed on");
+        assert_eq!(gate.leave(&host("a")), None);
+        assert_eq!(gate.next(now), Some("a2"));
+        assert_eq!(gate.leave(&host("a")), None);
+        assert!(gate.try_enter(&host("a")));
+        gate.leave(&host("a"));
+        assert!(gate.lanes.is_empty(), "what is idle is forgotten");
+    }
+
+    #[test]
+    fn a_lane_that_only_redirects_wait_for_has_a_pace() {
+        let start = Instant::now();
+        let mut gate: HostGate<&str, u8> = HostGate::new(1);
+        assert!(gate.try_enter(&host("cdn")));
+        (0..8).for_each(|n| gate.queue_up(&host("cdn"), n));
+        let pace_at = |ms, gate: &mut HostGate<&str, u8>| {
+            gate.waiting_at(start + Duration::from_millis(ms)).0.first().and_then(|waiting| waiting.pace)
+        };
+        assert_eq!(pace_at(0, &mut gate), None);
+        assert_eq!(pace_at(200, &mut gate), Some(Duration::from_millis(200)));
     }
 }

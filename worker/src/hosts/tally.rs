@@ -57,6 +57,11 @@ impl HostTally {
         });
     }
 
+    /// The host answered, and pointed to another one.
+    pub(crate) fn moved_on(&self, host: &Arc<str>) {
+        self.ended(host, true);
+    }
+
     /// An attempt was broken off.
     pub(crate) fn abandoned(&self, host: &Arc<str>) {
         self.change(host, |_| {});
