@@ -3,12 +3,24 @@
 //! While one batch is on its way to the disk the next one gathers, so two waits for the disk serve as many objects as are
 //! under way at once. Data first, then names: a power cut leaves no name without its data.
 
-use super::writer::Unfinished;
-use super::{Unstored, Written};
+use super::object::{Unstored, Written};
+use super::unfinished::Unfinished;
+use clap::ValueEnum;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
+
+/// When objects are made durable against a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncPolicy {
+    /// When the system likes; a power cut may lose the last half minute of objects that were reported.
+    None,
+    /// Each one, before it is reported.
+    File,
+    /// Those that are under way at once together, before they are reported.
+    Batch,
+}
 
 /// An object that is written and waits for its name.
 pub(super) struct Waiting {

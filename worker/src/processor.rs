@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::layout::Layout;
-use storage::{Existing, Storage, Unstored, Wanted, Written};
+use storage::{Existing, Expected, Storage, Unstored, Written};
 use url::Url;
 
 /// A job that took its worker down so often is not run again.
@@ -279,12 +279,13 @@ impl Processor {
         let info = inspector.finish().map_err(setback)?;
         let MediaInfo { media_type, dimensions } = info;
         let key = self.layout.key(url, media_type, self.storage.case());
-        let is_surprise = self.layout.promised(url).is_some_and(|promised| promised != media_type);
-        let wanted = Wanted { info, sha256: sha256_wanted };
-        let written = upload.finish(key.clone(), is_surprise, wanted).await.map_err(|unstored| match unstored {
-            Unstored::Refused(rejection) => setback(rejection).into(),
-            Unstored::Failed(error) => storage_failed(error),
-        })?;
+        let has_other_type = self.layout.promised(url).is_some_and(|promised| promised != media_type);
+        let expected = Expected { info, sha256: sha256_wanted };
+        let written =
+            upload.finish(key.clone(), has_other_type, expected).await.map_err(|unstored| match unstored {
+                Unstored::Refused(rejection) => setback(rejection).into(),
+                Unstored::Failed(error) => storage_failed(error),
+            })?;
         stopwatch.ended(Phase::Store);
         let object = StoredObject { key, bytes: written.bytes, sha256: written.sha256, media_type, dimensions };
         Ok((object, status, false))
@@ -303,7 +304,7 @@ impl Processor {
         let promised = self.layout.promised(&prepared.url).filter(|promised| self.content.types.contains(*promised));
         let case = self.storage.case();
         match promised {
-            Some(promised) if !self.storage.has_surprises() => vec![self.layout.key(&prepared.url, promised, case)],
+            Some(promised) if !self.storage.has_other_types() => vec![self.layout.key(&prepared.url, promised, case)],
             _ => self.layout.candidates(&prepared.url, self.content.types, case),
         }
     }
