@@ -3,20 +3,23 @@
 //! What the head of an answer tells is judged in `fetch`, what the beginning of a body tells in `inspect`, both while the
 //! download goes on. Here is what takes the whole object; the storage's writers ask, on threads of their own.
 
+mod bounded_reader;
 mod decoding;
 mod inspect;
+mod jpeg_segments;
 mod placeholders;
 
 pub use inspect::{Demands, Inspector, parse_dimensions};
 pub use placeholders::{BadLine, Placeholders};
 
+use bounded_reader::BoundedReader;
 use clap::ValueEnum;
-use common::media::{Dimensions, MediaInfo, MediaTypes};
+use common::media::{Dimensions, MediaInfo, MediaType, MediaTypes};
 use common::outcome::Rejection;
 use decoding::PIXELS_MAX;
 use inspect::{guarded, is_video};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, Read, Seek};
 
 /// How closely an image is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -72,13 +75,13 @@ impl Content {
         inspector.feed(beginning).and_then(|()| inspector.finish()).ok()
     }
 
-    /// The verdict over a whole object. `progress` is called now and then while it takes its time.
+    /// The verdict over a whole object. `progress` is called several times a second while it takes its time.
     ///
     /// # Errors
     /// When the object cannot be read; what is wrong with it is a verdict.
     pub fn judge(&self, whole: Whole<'_>, progress: &dyn Fn()) -> io::Result<Result<(), Rejection>> {
         let Whole { file, bytes, sha256, info: MediaInfo { media_type, dimensions }, sha256_wanted } = whole;
-        if self.placeholders.know_content(bytes, sha256, || read(file))? {
+        if self.placeholders.know_content(bytes, sha256, || read(file, progress))? {
             return Ok(Err(Rejection::Removed));
         }
         if sha256_wanted.is_some_and(|wanted| wanted != sha256) {
@@ -94,9 +97,7 @@ impl Content {
         }
         if self.min_size.is_some() && dimensions.is_none() && !is_video(media_type) {
             // A JPEG may have more in front of its dimensions than is kept of its beginning.
-            let file = BufReader::new(from_the_beginning(file)?);
-            let size = guarded(|| imagesize::reader_size(file).ok());
-            let found = size.and_then(|size| Some((size.width.try_into().ok()?, size.height.try_into().ok()?)));
+            let found = read_dimensions(file, media_type, progress)?;
             // What does not tell its size cannot be shown to be large enough.
             if let Err(rejection) = found.map_or(Err(Rejection::TooSmall), |found| self.demands().check(found)) {
                 return Ok(Err(rejection));
@@ -104,19 +105,62 @@ impl Content {
         }
         match self.verify {
             Verify::Header => Ok(Ok(())),
-            Verify::Decode => decoding::check(from_the_beginning(file)?, media_type, progress),
+            Verify::Decode => decoding::check(file, media_type, progress),
         }
     }
 }
 
-/// The file itself, as it may have no name yet.
-fn from_the_beginning(mut file: &File) -> io::Result<&File> {
-    file.rewind()?;
-    Ok(file)
+/// Width and height, wherever in a file they stand; `None` when they are not found, or panic over, or too many parts are in
+/// front of them.
+fn read_dimensions(
+    file: impl Read + Seek,
+    media_type: MediaType,
+    progress: &dyn Fn(),
+) -> io::Result<Option<Dimensions>> {
+    let mut file = BoundedReader::new(file, progress)?;
+    if media_type == MediaType::Jpeg {
+        return match guarded(|| Some(jpeg_segments::dimensions(&mut file))).transpose() {
+            // Only what the system says is the storage's fault.
+            Err(error) if error.raw_os_error().is_some() => Err(error),
+            found => Ok(found.unwrap_or_default().flatten()),
+        };
+    }
+    let size = guarded(|| imagesize::reader_size(file).ok());
+    Ok(size.and_then(|size| Some((size.width.try_into().ok()?, size.height.try_into().ok()?))))
 }
 
-fn read(file: &File) -> io::Result<Vec<u8>> {
+fn read(file: &File, progress: &dyn Fn()) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    from_the_beginning(file)?.read_to_end(&mut content)?;
+    BoundedReader::new(file, progress)?.read_to_end(&mut content)?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bounded_reader::tests::Counted;
+    use std::cell::Cell;
+    use std::io::Cursor;
+
+    #[test]
+    fn dimensions_behind_millions_of_parts_are_not_looked_for_and_nobody_s_fault() {
+        let frame = b"\xff\xc0\0\x0b\x08\0\x05\0\x07\x01\x01\x11\0";
+        let jpeg = |parts: usize| [b"\xff\xd8", &*b"\xff\xfe\0\x02".repeat(parts), frame].concat();
+        let avif = [&b"\0\0\0\x10ftypavif\0\0\0\0"[..], &b"\0\0\0\x08free".repeat(1 << 20)].concat();
+        for (bytes, media_type, dimensions) in [
+            (jpeg(100_000), MediaType::Jpeg, Some((7, 5))),
+            (jpeg(1 << 20), MediaType::Jpeg, None),
+            (avif, MediaType::Avif, None),
+        ] {
+            let (reads, seeks, told) = (Cell::new(0), Cell::new(0), Cell::new(0));
+            let file = Counted { bytes: Cursor::new(&bytes), reads: &reads, seeks: &seeks };
+            let found = read_dimensions(file, media_type, &|| told.set(told.get() + 1));
+            assert_eq!(found.expect("memory can be read"), dimensions, "{media_type}");
+            assert!(
+                reads.get() as usize <= bytes.len() / 8192 + 2 && told.get() >= reads.get(),
+                "{} reads",
+                reads.get()
+            );
+        }
+    }
 }
