@@ -4,13 +4,14 @@
 //! succeeds; then it tries one job, and goes on at full width once that is stored. Otherwise a full disk would use up the
 //! attempts of a whole queue.
 
+use super::error::SyncFailed;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A writer that has got nowhere for this long is stuck: a network file system whose server is away blocks for ever.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A thread that has made no progress for this long is stuck: a network file system whose server is away blocks for ever.
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// What can be expected of the storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,17 +29,23 @@ pub enum Condition {
 pub struct Health {
     condition: watch::Sender<Condition>,
     epoch: Instant,
-    /// For each writer: when its order last got somewhere (ms since `epoch`, plus one); 0 while it has none.
+    stuck_after: Duration,
+    /// For each thread: when its work last made progress (ms since `epoch`, plus one); 0 while it has none.
     progress: Vec<AtomicU64>,
 }
 
 impl Health {
-    /// Of a storage that works, with so many writers.
-    pub fn new(writers: usize) -> Health {
+    /// Of a storage that works, with so many threads that do its file work.
+    pub fn new(threads: usize) -> Health {
+        Health::with_stuck_after(threads, STUCK_AFTER)
+    }
+
+    pub(super) fn with_stuck_after(threads: usize, stuck_after: Duration) -> Health {
         Health {
             condition: watch::Sender::new(Condition::Good),
             epoch: Instant::now(),
-            progress: (0..writers).map(|_| AtomicU64::new(0)).collect(),
+            stuck_after,
+            progress: (0..threads).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -87,23 +94,23 @@ impl Health {
         });
     }
 
-    /// A writer began an order, or got on with it.
-    pub(super) fn progressed(&self, writer: usize) {
-        self.progress[writer].store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    /// A thread began something, or made progress with it.
+    pub(super) fn progressed(&self, thread: usize) {
+        self.progress[thread].store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
     }
 
-    /// A writer has nothing to do.
-    pub(super) fn became_idle(&self, writer: usize) {
-        self.progress[writer].store(0, Ordering::Relaxed);
+    /// A thread has nothing to do.
+    pub(super) fn became_idle(&self, thread: usize) {
+        self.progress[thread].store(0, Ordering::Relaxed);
     }
 
-    /// Whether a writer has been stuck in one order for too long.
+    /// Whether a thread of the storage has made no progress for 10 s.
     pub fn is_stuck(&self) -> bool {
         let now_ms = self.epoch.elapsed().as_millis() as u64 + 1;
         self.progress
             .iter()
             .map(|at| at.load(Ordering::Relaxed))
-            .any(|at_ms| at_ms > 0 && now_ms.saturating_sub(at_ms) > STUCK_AFTER.as_millis() as u64)
+            .any(|at_ms| at_ms > 0 && now_ms.saturating_sub(at_ms) > self.stuck_after.as_millis() as u64)
     }
 }
 
@@ -120,6 +127,9 @@ pub enum Blame {
 
 /// Tells whose fault an error is. Pure.
 pub fn blame(error: &io::Error) -> Blame {
+    if SyncFailed::is(error) {
+        return Blame::Storage;
+    }
     match error.kind() {
         ErrorKind::StorageFull
         | ErrorKind::QuotaExceeded
@@ -157,6 +167,9 @@ mod tests {
         ] {
             assert_eq!(blame(&io::Error::from_raw_os_error(code)), whose, "{code}");
         }
+        // Had the call failed that wrote the bytes, a probe would have told. One that failed later concerns everybody.
+        let lost = SyncFailed::error(io::Error::from_raw_os_error(5));
+        assert_eq!(blame(&lost), Blame::Storage);
     }
 
     #[test]

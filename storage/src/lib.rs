@@ -5,6 +5,8 @@
 //! the `syncer`. So no reader ever sees half of an object. `layout` turns URLs into keys, `root` is the folder. The
 //! storage knows bytes and keys; what objects have to be like is for a [`Judge`] to say.
 
+mod error;
+mod file_system;
 pub mod health;
 pub mod layout;
 #[cfg(any(test, feature = "properties"))]
@@ -25,7 +27,8 @@ pub use object::{Existing, Expected, Judge, Unstored, WholeObject, Written};
 pub use syncer::SyncPolicy;
 pub use upload::Upload;
 
-use health::Health;
+use file_system::{MountedFileSystem, SyncFileSystem};
+use health::{Health, STUCK_AFTER};
 use layout::Case;
 use outbox::Outbox;
 use root::Root;
@@ -33,6 +36,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use syncer::Syncer;
 use tokio::sync::{mpsc, oneshot};
 use upload::Uploads;
 use writer::{Order, Shared, WRITERS};
@@ -58,10 +62,27 @@ impl Storage {
     /// # Errors
     /// What stands against writing there.
     pub fn open(path: &Path, uploads_at_once: usize, sync: SyncPolicy, judge: Arc<dyn Judge>) -> io::Result<Storage> {
+        let open = |path: &Path| Ok(Box::new(MountedFileSystem::open(path)?) as Box<dyn SyncFileSystem>);
+        Storage::open_with(path, uploads_at_once, sync, judge, open, STUCK_AFTER)
+    }
+
+    fn open_with(
+        path: &Path,
+        uploads_at_once: usize,
+        sync: SyncPolicy,
+        judge: Arc<dyn Judge>,
+        open_file_system: impl FnOnce(&Path) -> io::Result<Box<dyn SyncFileSystem>>,
+        stuck_after: Duration,
+    ) -> io::Result<Storage> {
         let run = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let health = Arc::new(Health::with_stuck_after(WRITERS + 1, stuck_after));
+        std::fs::create_dir_all(path)?;
+        let syncer = match sync {
+            SyncPolicy::None | SyncPolicy::File => None,
+            // Before anything is written, or it would not be told of all that is lost.
+            SyncPolicy::Batch => Some(Syncer::start(open_file_system(path)?, Arc::clone(&health), WRITERS)?),
+        };
         let root = Arc::new(Root::open(path, &run)?);
-        let health = Arc::new(Health::new(WRITERS));
-        let syncer = if sync == SyncPolicy::Batch { Some(syncer::start(path)?) } else { None };
         let shared = Arc::new(Shared { root: Arc::clone(&root), health: Arc::clone(&health), judge, sync, syncer });
         let (done, replies) = mpsc::unbounded_channel();
         let start = |n| writer::start(n, Arc::clone(&shared), mpsc::UnboundedSender::clone(&done));

@@ -10,12 +10,12 @@ use upload::HAND_OVER_BYTES_MAX;
 use writer::WRITERS;
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-const GIF: MediaInfo = MediaInfo { media_type: MediaType::Gif, dimensions: None };
+pub(crate) const GIF: MediaInfo = MediaInfo { media_type: MediaType::Gif, dimensions: None };
 
-fn gif(sha256: Option<String>) -> Expected {
+pub(crate) fn gif(sha256: Option<String>) -> Expected {
     Expected { info: GIF, sha256 }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn open(root: &Path) -> Storage {
     Storage::open(root, 64, SyncPolicy::None, Arc::new(GifJudge::default())).expect("opens")
 }
 
-fn files_below(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

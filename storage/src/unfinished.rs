@@ -1,5 +1,6 @@
 //! An object before it has its name: a file that is written, hashed, judged, and then named.
 
+use super::error::SyncFailed;
 use super::naming::{self, Naming};
 use super::object::{Expected, Judge, Unstored, WholeObject, Written};
 use super::root::Root;
@@ -20,10 +21,12 @@ pub(super) struct Unfinished {
     bytes: u64,
     /// Once it was judged.
     sha256: String,
+    /// How many syncs had failed before its first byte was written. One that fails later may have been told of its bytes.
+    pub(super) sync_failures_before: u64,
 }
 
 impl Unfinished {
-    pub(super) fn create(temporary: PathBuf, root: &Root) -> io::Result<Unfinished> {
+    pub(super) fn create(temporary: PathBuf, root: &Root, sync_failures_before: u64) -> io::Result<Unfinished> {
         let naming = root.naming;
         let create = || match naming {
             Naming::Renamed => OpenOptions::new().read(true).write(true).create_new(true).open(&temporary),
@@ -38,7 +41,7 @@ impl Unfinished {
         };
         let is_named = naming == Naming::Renamed;
         let (hasher, sha256) = (Context::new(&SHA256), String::new());
-        let unfinished = Unfinished { temporary, is_named, file, hasher, bytes: 0, sha256 };
+        let unfinished = Unfinished { temporary, is_named, file, hasher, bytes: 0, sha256, sync_failures_before };
         // One fstat, 0.3 µs: a mount that has gone leaves a folder of the same name behind, on another file system.
         root.check_device(&unfinished.file)?;
         Ok(unfinished)
@@ -83,9 +86,11 @@ impl Unfinished {
 
     /// As [`Unfinished::rename_to`], and a power cut afterwards changes nothing.
     pub(super) fn rename_durably_to(self, target: &Path, root: &Path) -> io::Result<Written> {
-        self.file.sync_all()?;
+        self.file.sync_all().map_err(SyncFailed::error)?;
+        target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        let folders = Folders::open(target, root)?;
         let written = self.rename_to(target)?;
-        sync_folders(target, root)?;
+        folders.sync().map_err(SyncFailed::error)?;
         Ok(written)
     }
 
@@ -127,12 +132,20 @@ impl Drop for Unfinished {
     }
 }
 
-/// Makes the name of `target` durable, and those of the folders above it, which may be as new.
-pub(super) fn sync_folders(target: &Path, root: &Path) -> io::Result<()> {
-    for folder in target.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
-        File::open(folder)?.sync_all()?;
+/// The folder of an object, and those above it to the root, which may be as new. They are opened before anything is changed
+/// in them: a descriptor is told of the errors that happen after it was opened, and of others only if nobody was told yet.
+pub(super) struct Folders(Vec<File>);
+
+impl Folders {
+    pub(super) fn open(target: &Path, root: &Path) -> io::Result<Folders> {
+        let folders = target.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+        folders.map(File::open).collect::<io::Result<_>>().map(Folders)
     }
-    Ok(())
+
+    /// Makes the names in them durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(File::sync_all)
+    }
 }
 
 pub(super) fn hex(hash: &[u8]) -> String {

@@ -3,11 +3,12 @@
 //! File calls block, and tokio's own answer (a hop through its blocking pool for each) costs a third to a half of the
 //! throughput on small images. A thread that lives as long as the worker takes orders through a channel instead.
 
+use super::error::copy_of;
 use super::health::Health;
 use super::object::{Existing, Expected, Judge, Unstored, WholeObject, Written};
 use super::root::Root;
-use super::syncer::{SyncPolicy, Waiting, copy_of};
-use super::unfinished::{Unfinished, hex, sync_folders};
+use super::syncer::{SyncOrder, SyncPolicy, Syncer, Waiting};
+use super::unfinished::{Folders, Unfinished, hex};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use common::outcome::Rejection;
@@ -87,7 +88,14 @@ pub(super) struct Shared {
     pub(super) judge: Arc<dyn Judge>,
     pub(super) sync: SyncPolicy,
     /// With [`SyncPolicy::Batch`].
-    pub(super) syncer: Option<mpsc::UnboundedSender<Waiting>>,
+    pub(super) syncer: Option<Syncer>,
+}
+
+impl Shared {
+    fn begin(&self, temporary: PathBuf) -> io::Result<Unfinished> {
+        let sync_failures = self.syncer.as_ref().map_or(0, Syncer::failures);
+        Unfinished::create(temporary, &self.root, sync_failures)
+    }
 }
 
 /// Starts a writer; it ends when the last sender is dropped.
@@ -130,7 +138,7 @@ fn carry_out(
 ) -> Option<Reply> {
     match order {
         Order::Append { number, temporary, chunks, permits, broken } => {
-            let unfinished = open.entry(number).or_insert_with(|| Unfinished::create(temporary, &shared.root));
+            let unfinished = open.entry(number).or_insert_with(|| shared.begin(temporary));
             let result = unfinished.as_mut().map_err(|error| copy_of(error));
             if let Err(error) = result.and_then(|unfinished| unfinished.append(&chunks)) {
                 broken.store(true, Ordering::Relaxed);
@@ -140,7 +148,7 @@ fn carry_out(
             None
         }
         Order::Finish { number, temporary, chunks, permits, key, has_other_type, expected, reply } => {
-            let unfinished = open.remove(&number).unwrap_or_else(|| Unfinished::create(temporary, &shared.root));
+            let unfinished = open.remove(&number).unwrap_or_else(|| shared.begin(temporary));
             let written = unfinished.and_then(|mut unfinished| unfinished.append(&chunks).map(|()| unfinished));
             drop(permits);
             let target = shared.root.path.join(key);
@@ -154,8 +162,7 @@ fn carry_out(
             });
             let result = match (judged, shared.sync, &shared.syncer) {
                 (Ok(unfinished), SyncPolicy::Batch, Some(syncer)) => {
-                    // The thread lives as long as this sender.
-                    let _ = syncer.send(Waiting { unfinished, target, reply });
+                    syncer.send(SyncOrder::Name(Box::new(Waiting { unfinished, target, reply })));
                     return None;
                 }
                 (Ok(unfinished), SyncPolicy::File, _) => {
@@ -180,7 +187,14 @@ fn carry_out(
             let found = candidates.into_iter().map(|keys| keys.into_iter().find_map(find)).collect();
             Some(Reply::Find(reply, found))
         }
-        Order::Probe { reply } => Some(Reply::Probe(reply, shared.root.probe())),
+        Order::Probe { reply } => match (shared.root.probe(), &shared.syncer) {
+            // A disk that takes bytes and loses them cannot be used.
+            (Ok(()), Some(syncer)) => {
+                syncer.send(SyncOrder::Probe(reply));
+                None
+            }
+            (result, _) => Some(Reply::Probe(reply, result)),
+        },
     }
 }
 
@@ -223,7 +237,7 @@ fn read_existing(shared: &Shared, key: String, progress: &dyn Fn()) -> Option<Ex
     };
     if shared.sync != SyncPolicy::None {
         // It may have been stored a moment ago by a worker that was killed before it was durable.
-        file.sync_all().and_then(|()| sync_folders(&path, root)).ok()?;
+        file.sync_all().and_then(|()| Folders::open(&path, root)?.sync()).ok()?;
     }
     Some(Existing { key, written: Written { bytes, sha256 }, info, refused })
 }
