@@ -49,7 +49,7 @@ pub struct Content {
 /// What is known of an object when all of it is there.
 #[derive(Debug, Clone, Copy)]
 pub struct Whole<'a> {
-    /// Open for reading; where in it is no matter.
+    /// Open for reading, at any position.
     pub file: &'a File,
     /// Its length.
     pub bytes: u64,

@@ -1,11 +1,11 @@
-//! Objects, as those see them who store and look for them; and the judge of what they have to be like.
+//! What callers say and hear of an object: what it is expected to be, what became of it, and who judges it.
 
 use common::media::MediaInfo;
 use common::outcome::Rejection;
 use std::fs::File;
 use std::io;
 
-/// An object that lies in storage.
+/// An object that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// Its length in bytes.
@@ -29,7 +29,7 @@ pub trait Judge: Send + Sync {
 /// An object when all of it is there, with its name or before it has one.
 #[derive(Debug, Clone, Copy)]
 pub struct WholeObject<'a> {
-    /// Open for reading; where in it is no matter.
+    /// Open for reading, at any position.
     pub file: &'a File,
     /// Its length in bytes.
     pub bytes: u64,
@@ -44,7 +44,7 @@ pub struct WholeObject<'a> {
 /// An object that was there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
-    /// Where it lies, relative to the root.
+    /// Its key: its path below the root.
     pub key: String,
     /// Its length and hash.
     pub written: Written,

@@ -15,6 +15,7 @@ mod recoverer;
 mod robots;
 mod settler;
 mod shutdown;
+mod storage_waits;
 mod storage_watch;
 mod supervisor;
 

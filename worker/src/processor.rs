@@ -6,6 +6,7 @@ use crate::fetch::{Fetcher, Unfetched};
 use crate::hosts::conclusions::Ending;
 use crate::hosts::{NotAdmitted, Visits};
 use crate::metrics::{Metrics, Phase};
+use crate::storage_waits::{Ended, StorageWaits, limited};
 use common::host::{host_of, is_plain};
 use common::job::{Job, JobId, UnreadableJob};
 use common::link::{canonical_url, for_logs};
@@ -168,14 +169,15 @@ impl Processor {
         };
         let Prepared { job, url, host, .. } = prepared;
         let started = Instant::now();
-        let attempt = self.attempt(&url, job.sha256.clone(), started, visits, downloaded);
-        let attempted = tokio::time::timeout(self.total_timeout, attempt).await;
+        let waits = StorageWaits::default();
+        let attempt = self.attempt(&url, job.sha256.clone(), started, visits, &waits, downloaded);
+        let attempted = limited(self.total_timeout, &waits, || self.storage_is_unusable(), attempt).await;
         let took = started.elapsed();
         self.metrics.attempted(took);
         let result = match attempted {
-            Ok(Ok(success)) => Ok(success),
-            Ok(Err(Obstacle::Setback(setback))) => Err(setback),
-            Ok(Err(Obstacle::NotAdmitted(not_admitted))) => {
+            Ended::Done(Ok(success)) => Ok(success),
+            Ended::Done(Err(Obstacle::Setback(setback))) => Err(setback),
+            Ended::Done(Err(Obstacle::NotAdmitted(not_admitted))) => {
                 let NotAdmitted { host: target, refused } = not_admitted;
                 tracing::debug!(job = %job.id, host = %target, ?refused, "the redirect's target may not be asked now");
                 let job = redirected(job, &host, &target);
@@ -185,16 +187,15 @@ impl Processor {
                 };
                 return Processed { settlement, ending: Ending::Redirected };
             }
-            Ok(Err(Obstacle::Storage(error, status))) => {
+            Ended::Done(Err(Obstacle::Storage(error, status))) => {
                 tracing::warn!(job = %job.id, url = %for_logs(url.as_str()), "cannot store: {error}");
                 if self.storage.is_to_blame(&error).await {
                     return released;
                 }
                 Err(Setback::from(Failure::Storage).with_status(status))
             }
-            // What waited for a stuck storage until its time was over is not to blame either.
-            Err(_) if self.storage.health().is_bad() || self.storage.health().is_stuck() => return released,
-            Err(_) => Err(Failure::TimeoutTotal.into()),
+            Ended::StorageUnusable => return released,
+            Ended::TimedOut => Err(Failure::TimeoutTotal.into()),
         };
         tracing::debug!(job = %job.id, url = %for_logs(url.as_str()), ?result, "attempt");
         let ending = match &result {
@@ -209,13 +210,22 @@ impl Processor {
         }
     }
 
+    /// Whoever waits for it would wait in vain.
+    fn storage_is_unusable(&self) -> bool {
+        self.storage.health().is_bad() || self.storage.health().is_stuck()
+    }
+
     /// Looks for the object of a job that was not looked for before; `None` when the storage does not answer.
     async fn unless_exists(&self, prepared: Prepared) -> Option<Result<Prepared, Settlement>> {
         if prepared.is_looked_up {
             return Some(Ok(prepared));
         }
-        let look = self.look_up(vec![self.candidates(&prepared)]);
-        let found = tokio::time::timeout(self.total_timeout, look).await.ok()?.pop().flatten();
+        let waits = StorageWaits::default();
+        let look = waits.during(self.look_up(vec![self.candidates(&prepared)]));
+        let found = match limited(self.total_timeout, &waits, || self.storage_is_unusable(), look).await {
+            Ended::Done(mut found) => found.pop().flatten(),
+            Ended::TimedOut | Ended::StorageUnusable => return None,
+        };
         Some(match found.and_then(|found| self.object_of(&prepared, found)) {
             Some(object) => Err(self.exists(prepared, object)),
             None => Ok(prepared),
@@ -250,6 +260,7 @@ impl Processor {
         sha256_wanted: Option<String>,
         started: Instant,
         visits: &mut Visits,
+        waits: &StorageWaits,
         downloaded: impl FnOnce(),
     ) -> Result<Success, Obstacle> {
         let mut stopwatch = self.metrics.stopwatch(started);
@@ -270,7 +281,7 @@ impl Processor {
                 }
             };
             inspector.feed(&chunk).map_err(setback)?;
-            body.holding_back(upload.write(chunk)).await.map_err(storage_failed)?;
+            body.holding_back(waits.during(upload.write(chunk))).await.map_err(storage_failed)?;
         }
         stopwatch.ended(Phase::Body);
         drop(body);
@@ -281,20 +292,20 @@ impl Processor {
         let key = self.layout.key(url, media_type, self.storage.case());
         let has_other_type = self.layout.promised(url).is_some_and(|promised| promised != media_type);
         let expected = Expected { info, sha256: sha256_wanted };
-        let written =
-            upload.finish(key.clone(), has_other_type, expected).await.map_err(|unstored| match unstored {
-                Unstored::Refused(rejection) => setback(rejection).into(),
-                Unstored::Failed(error) => storage_failed(error),
-            })?;
+        let stored = waits.during(upload.finish(key.clone(), has_other_type, expected)).await;
+        let written = stored.map_err(|unstored| match unstored {
+            Unstored::Refused(rejection) => setback(rejection).into(),
+            Unstored::Failed(error) => storage_failed(error),
+        })?;
         stopwatch.ended(Phase::Store);
         let object = StoredObject { key, bytes: written.bytes, sha256: written.sha256, media_type, dimensions };
         Ok((object, status, false))
     }
 
     /// Looks for the objects of jobs: those of an earlier run, or of an attempt whose result was lost.
-    pub(crate) async fn look_up(&self, wanted: Vec<Vec<String>>) -> Vec<Option<Existing>> {
+    pub(crate) async fn look_up(&self, candidates: Vec<Vec<String>>) -> Vec<Option<Existing>> {
         let mut stopwatch = self.metrics.stopwatch(Instant::now());
-        let found = self.storage.find(wanted).await;
+        let found = self.storage.find(candidates).await;
         stopwatch.ended(Phase::Lookup);
         found
     }
