@@ -217,8 +217,12 @@ struct Tracer(std::process::Child);
 
 impl Tracer {
     fn that_delays_names(worker: &Worker, by_ms: u64) -> Tracer {
-        let inject = format!("inject=/^(rename|linkat):delay_enter={}", by_ms * 1000);
-        Tracer::of(worker, Path::new("/dev/null"), &["-e", "trace=/^(rename|linkat)", "-e", &inject])
+        Tracer::that_delays(worker, "/^(rename|linkat)", by_ms)
+    }
+
+    fn that_delays(worker: &Worker, calls: &str, by_ms: u64) -> Tracer {
+        let inject = format!("inject={calls}:delay_enter={}", by_ms * 1000);
+        Tracer::of(worker, Path::new("/dev/null"), &["-e", &format!("trace={calls}"), "-e", &inject])
     }
 
     fn of(worker: &Worker, log: &Path, arguments: &[&str]) -> Tracer {
@@ -266,6 +270,17 @@ fn a_storage_that_is_stuck_stops_claiming_and_costs_no_job_an_attempt() {
     // Longer than a job may take.
     let later = std::time::Instant::now() + Duration::from_secs(8);
     until("a while", SOON, || (std::time::Instant::now() > later).then_some(()));
+    drop(delay);
+    scene.all_stored(21);
+}
+
+#[test]
+fn a_sync_that_hangs_stops_claiming_and_costs_no_job_an_attempt() {
+    // A job's time is over before anybody can know that the storage is stuck.
+    let mut scene = Scene::new("64m", &["--sync", "batch", "--total-timeout", "3s", "--concurrency", "8"]);
+    let delay = Tracer::that_delays(&scene.worker, "syncfs", 25_000);
+    scene.push(20, 5000);
+    scene.until_it_waits("does not answer");
     drop(delay);
     scene.all_stored(21);
 }
