@@ -121,12 +121,11 @@ fn by_reason(status: &Status) -> BTreeMap<(&'static str, &'static str), u64> {
             ((outcome, reason), counted)
         })
         .collect();
+    by_reason.insert(("stored", ""), status.stored_without_reason());
     for (outcome, total) in totals {
         let named: u64 = by_reason.iter().filter(|((of, _), _)| *of == outcome).map(|(_, n)| n).sum();
         let rest = total.saturating_sub(named);
-        if outcome == "stored" {
-            by_reason.insert(("stored", ""), rest);
-        } else if rest > 0 {
+        if rest > 0 {
             by_reason.insert((outcome, "other"), rest);
         }
     }

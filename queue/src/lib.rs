@@ -40,7 +40,7 @@ pub use readers::Reader;
 pub use ready_waiter::ReadyWaiter;
 pub use scripts::script_sources;
 pub use settle::{Settled, Settlement};
-pub use status::{Status, WorkerHost, WorkerState};
+pub use status::{Status, TimeLeft, WorkerHost, WorkerState, time_left};
 pub use workers::{Heartbeat, LEASE, WorkerName, host_name};
 
 use common::error::QueueError;

@@ -5,6 +5,10 @@ use common::error::QueueError;
 use common::job::Job;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// Nobody waits for longer than three years, and what is longer is of no use to anybody.
+const TIME_LEFT_MAX_SECONDS: f64 = 1e8;
 
 /// One worker process, for people.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -110,6 +114,76 @@ pub struct Status {
     pub oldest_ms: Option<u64>,
 }
 
+impl Status {
+    /// Jobs that wait to be claimed, at once or at a time.
+    pub fn waiting(&self) -> u64 {
+        self.ready + self.delayed
+    }
+
+    /// Jobs that have no result yet.
+    pub fn left(&self) -> u64 {
+        self.waiting() + self.in_flight
+    }
+
+    /// Jobs that have a result.
+    pub fn ended(&self) -> u64 {
+        self.stored + self.rejected + self.failed
+    }
+
+    /// Jobs that have a result and were not stored.
+    pub fn not_stored(&self) -> u64 {
+        self.rejected + self.failed
+    }
+
+    /// Jobs that were stored and have no reason beside that, such as `exists`.
+    pub fn stored_without_reason(&self) -> u64 {
+        let with_reason: u64 =
+            self.reasons.iter().filter(|(name, _)| name.starts_with("stored:")).map(|(_, jobs)| jobs).sum();
+        self.stored.saturating_sub(with_reason)
+    }
+
+    /// Jobs that end in a second, all workers together, over their last few seconds.
+    pub fn jobs_a_second(&self) -> f64 {
+        // Not `sum`, which makes -0.0 of none.
+        self.workers.iter().fold(0.0, |sum, worker| sum + worker.rate)
+    }
+
+    /// When all jobs that there are will have ended.
+    pub fn time_left(&self) -> TimeLeft {
+        match (self.left(), time_left(self.left(), self.jobs_a_second())) {
+            (0, _) => TimeLeft::Nothing,
+            _ if self.paused => TimeLeft::Paused,
+            (_, Some(time)) => TimeLeft::About(time),
+            (_, None) => TimeLeft::Unknown,
+        }
+    }
+
+    /// The workers, the busiest first.
+    pub fn busiest_workers(&self) -> Vec<&WorkerState> {
+        let mut workers: Vec<_> = self.workers.iter().collect();
+        workers.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.worker.cmp(&b.worker)));
+        workers
+    }
+}
+
+/// When the jobs of a queue will have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeLeft {
+    /// All have.
+    Nothing,
+    /// Not before somebody resumes.
+    Paused,
+    /// Nobody works on them, or nothing has ended lately.
+    Unknown,
+    /// In so long, at the present pace.
+    About(Duration),
+}
+
+/// How long `left` jobs take at a pace; `None` while nothing moves.
+pub fn time_left(left: u64, jobs_a_second: f64) -> Option<Duration> {
+    (jobs_a_second > 0.0).then(|| Duration::from_secs_f64((left as f64 / jobs_a_second).min(TIME_LEFT_MAX_SECONDS)))
+}
+
 impl Queue {
     /// What time it is for Redis, ms since 1970.
     ///
@@ -197,4 +271,31 @@ fn sorted(names: &[String]) -> Vec<&String> {
     let mut sorted: Vec<_> = names.iter().collect();
     sorted.sort();
     sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ready: u64, rate: f64, paused: bool) -> Status {
+        let workers = vec![WorkerState { rate, ..WorkerState::default() }];
+        Status { ready, delayed: ready, in_flight: ready, workers, paused, ..Status::default() }
+    }
+
+    #[test]
+    fn the_time_left_is_told_where_anything_moves() {
+        assert_eq!(status(0, 5.0, true).time_left(), TimeLeft::Nothing);
+        assert_eq!(status(2, 5.0, true).time_left(), TimeLeft::Paused);
+        assert_eq!(status(2, 0.0, false).time_left(), TimeLeft::Unknown);
+        assert_eq!(status(2, 1.5, false).time_left(), TimeLeft::About(Duration::from_secs(4)));
+        assert_eq!(time_left(u64::MAX, 1e-9), Some(Duration::from_secs(100_000_000)));
+    }
+
+    #[test]
+    fn a_job_counts_once_wherever_it_is() {
+        let reasons = [("stored:exists", 2), ("rejected:gone", 3)].map(|(name, jobs)| (name.to_owned(), jobs)).into();
+        let status = Status { stored: 5, rejected: 3, failed: 1, reasons, ..status(2, 0.0, false) };
+        assert_eq!((status.waiting(), status.left(), status.ended(), status.not_stored()), (4, 6, 9, 4));
+        assert_eq!(status.stored_without_reason(), 3);
+    }
 }

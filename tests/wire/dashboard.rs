@@ -73,6 +73,51 @@ fn the_overview_tells_the_facts() {
     }
 }
 
+/// Purged jobs are among those that are done, once, wherever a batch is shown.
+#[test]
+fn a_batch_of_which_half_was_purged_is_half_done_everywhere() {
+    let mut queue = RawQueue::shared();
+    let links = [1, 2, 3, 4].map(|n| format!("https://x.org/{n}.jpg"));
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let enqueued = Producer::run(&queue, &[&["enqueue", "--json"], &links[..]].concat()).json();
+    let batch = enqueued["batch"].as_str().unwrap().to_owned();
+    let kept: Vec<String> = queue.run(&["LPOP", "@ready", "2"]);
+    assert_eq!(Producer::run(&queue, &["purge", "--yes", "--json"]).json()["purged"], 2);
+    for job in &kept {
+        queue.push(job);
+    }
+    let dashboard = Dashboard::start(&queue, Path::new("."), &[]);
+    let overview = dashboard.get("/").text();
+    assert!(overview.contains("2 of 4 done") && overview.contains("in progress"), "{overview}");
+    assert!(overview.contains("<progress max=\"4\" value=\"2\""), "{overview}");
+    let page = dashboard.get(&format!("/batch/{batch}")).text();
+    assert!(page.contains("of 4, 50 %") && page.contains("2 were purged"), "{page}");
+    let listed = Producer::run(&queue, &["batches"]).stdout;
+    assert!(listed.contains(" 50%") && listed.contains("in progress"), "{listed}");
+    let waited = Producer::run(&queue, &["wait", &batch, "--timeout", "1s"]);
+    assert!(waited.code == 4 && waited.stderr.contains("2/4 done"), "{waited:?}");
+    assert!(waited.stderr.contains("2 not stored") && waited.stderr.contains("2 of 4 jobs done"), "{waited:?}");
+}
+
+/// A batch that is still being enqueued is called the same in a browser and on a terminal.
+#[test]
+fn the_stage_of_a_batch_is_one_word_everywhere() {
+    let mut queue = RawQueue::shared();
+    let enqueued = Producer::run(&queue, &["enqueue", "--json", "https://x.org/1.jpg"]).json();
+    let batch = enqueued["batch"].as_str().unwrap().to_owned();
+    queue.run::<()>(&["HDEL", &format!("@batch:{batch}"), "sealed"]);
+    let dashboard = Dashboard::start(&queue, Path::new("."), &[]);
+    let texts = [
+        dashboard.get("/").text(),
+        dashboard.get(&format!("/batch/{batch}")).text(),
+        Producer::run(&queue, &["batches"]).stdout,
+        Producer::run(&queue, &["status", &batch]).stdout,
+    ];
+    for text in &texts {
+        assert!(text.contains("enqueueing"), "{text}");
+    }
+}
+
 #[test]
 fn results_and_dead_letters_are_read_page_by_page() {
     let mut queue = RawQueue::shared();

@@ -1,7 +1,6 @@
 //! One batch: how far it is, what became of its jobs, which hosts gave trouble, and what to do about it.
 
-use super::overview::stage;
-use super::parts::{ago, badge, duration, number, percent, short};
+use super::parts::{ago, badge, number};
 use super::{answer, as_of, frame, not_found, trouble};
 use crate::watcher::Trouble;
 use crate::{Site, charts};
@@ -10,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use common::error::QueueError;
 use common::job::BatchId;
-use common::text::bytes;
+use common::text::{bytes, duration, percent, short};
 use maud::{Markup, html};
 use queue::BatchState;
 use std::sync::Arc;
@@ -31,21 +30,18 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Path(id): Path<String>) 
 }
 
 fn body(batch: &BatchState, now_ms: u64) -> Markup {
-    let until_ms = if batch.finished > 0 { batch.finished } else { now_ms };
-    let took_ms = until_ms.saturating_sub(batch.started);
-    let done = batch.done() + batch.purged;
     let share = |n: u64| n as f64 / batch.enqueued.max(1) as f64;
     let mut reasons: Vec<(&str, u64)> = batch.reasons.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     let mut hosts: Vec<(&str, u64)> = batch.hosts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     hosts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     let facts = [
-        ("Done", number(done), format!("of {}, {}", number(batch.enqueued), percent(share(done)))),
+        ("Done", number(batch.done()), format!("of {}, {} %", number(batch.enqueued), batch.percent_done())),
         ("Stored", number(batch.stored), bytes(batch.bytes)),
-        ("Rejected", number(batch.rejected), percent(share(batch.rejected))),
-        ("Failed", number(batch.failed), percent(share(batch.failed))),
+        ("Rejected", number(batch.rejected), percent(batch.rejected, batch.enqueued)),
+        ("Failed", number(batch.failed), percent(batch.failed, batch.enqueued)),
         ("Duplicates", number(batch.duplicates), "left out".to_owned()),
-        (if batch.finished > 0 { "Took" } else { "Runs for" }, duration(took_ms), stage(batch).to_owned()),
+        (if batch.finished > 0 { "Took" } else { "Runs for" }, duration(batch.took(now_ms)), batch.stage().to_owned()),
     ];
     let label = format!("{} of {} jobs are stored", number(batch.stored), number(batch.enqueued));
     let parts = [("stored", share(batch.stored)), ("rejected", share(batch.rejected)), ("failed", share(batch.failed))];

@@ -1,6 +1,6 @@
 //! The overview: the queue at a glance, in sections that are sent again when they changed.
 
-use super::parts::{ago, badge, button, duration, entry_ms, link, number, percent, rate, short, time_of_day};
+use super::parts::{ago, badge, button, entry_ms, link, number, rate, time_of_day};
 use super::{Context, Range, answer, frame, notice, trouble};
 use crate::parameters::Parameters;
 use crate::thumbnails::may_be_shown;
@@ -10,11 +10,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use common::report::ResultRow;
-use common::text::bytes;
+use common::text::{age, bytes, duration, percent, short};
 use maud::{Markup, html};
-use queue::{BatchState, DeadJob, HostState, Status, WorkerState};
+use queue::{BatchState, DeadJob, HostState, Status, TimeLeft};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the names of the sections with charts begin with.
 pub(crate) const CHARTS: &str = "charts-";
@@ -105,11 +106,10 @@ pub(crate) fn sections(view: &Seen<Snapshot>, context: &Context) -> Vec<(&'stati
 }
 
 fn alert(status: &Status) -> Markup {
-    let left = status.ready + status.in_flight + status.delayed;
     html! {
         @if status.paused {
             p.notice.paused { b { "Paused." } " What is in flight finishes; nothing more is claimed until somebody resumes." }
-        } @else if left > 0 && status.workers.is_empty() {
+        } @else if status.left() > 0 && status.workers.is_empty() {
             p.notice.paused { b { "No worker is alive." } " Jobs wait until one is started: " code { "worker --queue " (status.queue) } }
         }
     }
@@ -122,32 +122,20 @@ fn pause(status: &Status, context: &Context) -> Markup {
     }
 }
 
-/// Jobs that ended a second, all workers together.
-fn jobs_a_second(status: &Status) -> f64 {
-    status.workers.iter().map(|worker| worker.rate).sum()
-}
-
 fn numbers(status: &Status) -> Markup {
-    let left = status.ready + status.in_flight + status.delayed;
-    let a_second = jobs_a_second(status);
-    let done = status.stored + status.rejected + status.failed;
-    let all = (done + left).max(1) as f64;
-    let time_left = match (left, a_second > 0.0, status.paused) {
-        (0, ..) => "done".to_owned(),
-        (_, _, true) => "paused".to_owned(),
-        (_, true, _) => duration((left as f64 * 1000.0 / a_second).min(1e15) as u64),
-        (_, false, _) => "–".to_owned(),
+    let (left, ended) = (status.left(), status.ended());
+    let time_left = match status.time_left() {
+        TimeLeft::Nothing => "done".to_owned(),
+        TimeLeft::Paused => "paused".to_owned(),
+        TimeLeft::About(time) => duration(time),
+        TimeLeft::Unknown => "–".to_owned(),
     };
-    let not_stored = status.rejected + status.failed;
     let share = |n: u64, of: u64| n as f64 / of.max(1) as f64;
-    let parts = [
-        ("stored", status.stored as f64 / all),
-        ("rejected", status.rejected as f64 / all),
-        ("failed", status.failed as f64 / all),
-    ];
+    let parts = [("stored", status.stored), ("rejected", status.rejected), ("failed", status.failed)];
+    let parts = parts.map(|(outcome, jobs)| (outcome, share(jobs, ended + left)));
     let label = format!(
         "Of {} jobs {} are stored, {} rejected, {} failed, {} left",
-        number(done + left),
+        number(ended + left),
         number(status.stored),
         number(status.rejected),
         number(status.failed),
@@ -156,9 +144,9 @@ fn numbers(status: &Status) -> Markup {
     html! {
         (charts::parts_of_whole(&label, &parts))
         dl.large {
-            (tile("Images a second", &rate(a_second), &format!("{} in flight", number(status.in_flight)), ""))
+            (tile("Images a second", &rate(status.jobs_a_second()), &format!("{} in flight", number(status.in_flight)), ""))
             (tile("Stored", &number(status.stored), &bytes(status.bytes), ""))
-            (tile("Left to do", &number(left), &format!("of {}", number(done + left)), ""))
+            (tile("Left to do", &number(left), &format!("of {}", number(ended + left)), ""))
             (tile("Time left", &time_left, "at the present pace", ""))
         }
         dl.small {
@@ -166,13 +154,13 @@ fn numbers(status: &Status) -> Markup {
             (tile("In flight", &number(status.in_flight), "", ""))
             (tile("Delayed", &number(status.delayed), "", ""))
             (tile("Dead", &number(status.dead), "", if status.dead > 0 { "bad" } else { "" }))
-            (tile("Rejected", &number(status.rejected), &percent(share(status.rejected, done)), ""))
-            (tile("Failed", &number(status.failed), &percent(share(status.failed, done)), if share(status.failed, done) > 0.05 { "bad" } else { "" }))
-            (tile("Oldest job", &status.oldest_ms.map_or("–".into(), |ms| duration(ms / 10_000 * 10_000)), "", ""))
+            (tile("Rejected", &number(status.rejected), &percent(status.rejected, ended), ""))
+            (tile("Failed", &number(status.failed), &percent(status.failed, ended), if share(status.failed, ended) > 0.05 { "bad" } else { "" }))
+            (tile("Oldest job", &status.oldest_ms.map_or("–".into(), |ms| age(Duration::from_millis(ms))), "", ""))
             (tile("Workers", &number(status.workers.len() as u64), "", if status.workers.is_empty() && left > 0 { "bad" } else { "" }))
         }
-        @if done > 20 && share(not_stored, done) > 0.2 {
-            p.notice.wrong { (percent(share(not_stored, done))) " of all jobs were not stored. The outcomes below say why." }
+        @if ended > 20 && share(status.not_stored(), ended) > 0.2 {
+            p.notice.wrong { (percent(status.not_stored(), ended)) " of all jobs were not stored. The outcomes below say why." }
         }
     }
 }
@@ -210,8 +198,7 @@ fn pictures(results: &[ResultRow], now_ms: u64, context: &Context) -> Markup {
 }
 
 fn workers(status: &Status, now_ms: u64) -> Markup {
-    let mut workers: Vec<&WorkerState> = status.workers.iter().collect();
-    workers.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.worker.cmp(&b.worker)));
+    let workers = status.busiest_workers();
     let seen = |ms: u64| if ms < 5000 { "now".to_owned() } else { ago(ms) };
     html! {
         div.title { h2 { "Workers" } span.muted { (number(workers.len() as u64)) " alive" } }
@@ -275,7 +262,7 @@ fn hosts(figures: &Figures) -> Markup {
                                 th scope="row" title=(short(name, 300)) { (short(name, 48)) }
                                 td.n { (rate(row.rate)) }
                                 td.n { (number(row.in_flight)) }
-                                td.n { @if row.rate > 0.0 { (percent(row.failed_a_second / row.rate)) } @else { "–" } }
+                                td.n { @if row.rate > 0.0 { (percent((row.failed_a_second * 1e3) as u64, (row.rate * 1e3) as u64)) } @else { "–" } }
                                 td.state { (state_of_host(row.remembered)) }
                             }
                         }
@@ -291,7 +278,7 @@ fn state_of_host(host: Option<&HostState>) -> Markup {
     let why = short(&host.why, 30);
     html! {
         @if let Some(ms) = host.held_for_ms {
-            span.badge.bad { "left alone" } span.muted { " for " (duration(ms)) @if !why.is_empty() { ", " (why) } @if host.refusals > 1 { ", refused " (host.refusals) " times" } }
+            span.badge.bad { "left alone" } span.muted { " for " (duration(Duration::from_millis(ms))) @if !why.is_empty() { ", " (why) } @if host.refusals > 1 { ", refused " (host.refusals) " times" } }
         } @else if host.probing {
             span.badge.warn { "probed" } span.muted { " one job tries whether it answers" }
         } @else if host.lonely_workers > 0 {
@@ -307,8 +294,7 @@ fn state_of_host(host: Option<&HostState>) -> Markup {
 }
 
 fn outcomes(status: &Status) -> Markup {
-    let named_stored: u64 = status.reasons.iter().filter(|(name, _)| name.starts_with("stored:")).map(|(_, n)| n).sum();
-    let mut rows: Vec<(&str, &str, u64)> = vec![("stored", "", status.stored.saturating_sub(named_stored))];
+    let mut rows: Vec<(&str, &str, u64)> = vec![("stored", "", status.stored_without_reason())];
     rows.extend(
         status
             .reasons
@@ -317,7 +303,7 @@ fn outcomes(status: &Status) -> Markup {
     );
     rows.retain(|(_, _, n)| *n > 0);
     rows.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.cmp(b)));
-    let all = status.stored + status.rejected + status.failed;
+    let all = status.ended();
     let most = rows.first().map_or(1, |row| row.2);
     html! {
         div.title { h2 { "Outcomes" } span.muted { (number(all)) " results" } }
@@ -328,7 +314,7 @@ fn outcomes(status: &Status) -> Markup {
                     li {
                         a href=(address(outcome, reason)) { (badge(outcome, reason)) }
                         (charts::parts_of_whole("", &[(class, *n as f64 / most as f64)]))
-                        span.n { (number(*n)) span.muted { " " (percent(*n as f64 / all.max(1) as f64)) } }
+                        span.n { (number(*n)) span.muted { " " (percent(*n, all)) } }
                     }
                 }
             }
@@ -351,33 +337,24 @@ fn batches(batches: &[BatchState], now_ms: u64) -> Markup {
         @if batches.is_empty() { p.muted { "None yet. " code { "producer enqueue links.txt" } } } @else {
             ul.batches {
                 @for batch in batches {
-                    @let done = batch.done() + batch.purged;
                     li {
                         div.line {
                             a href=(format!("/batch/{}", batch.batch)) { code { (batch.batch) } }
                             span.source { (short(&batch.source, 60)) }
                             span.muted { (ago(now_ms.saturating_sub(batch.started))) }
                         }
-                        progress max=(batch.enqueued.max(1)) value=(done) aria-label=(format!("Batch {}", batch.batch)) { (percent(done as f64 / batch.enqueued.max(1) as f64)) }
+                        progress max=(batch.enqueued.max(1)) value=(batch.done()) aria-label=(format!("Batch {}", batch.batch)) { (batch.percent_done()) " %" }
                         div.line.muted {
-                            span { (number(done)) " of " (number(batch.enqueued)) " done" }
+                            span { (number(batch.done())) " of " (number(batch.enqueued)) " done" }
                             span { (number(batch.stored)) " stored" }
                             @if batch.rejected > 0 { span { (number(batch.rejected)) " rejected" } }
                             @if batch.failed > 0 { span { (number(batch.failed)) " failed" } }
-                            span { (stage(batch)) }
+                            span { (batch.stage()) }
                         }
                     }
                 }
             }
         }
-    }
-}
-
-pub(super) fn stage(batch: &BatchState) -> &'static str {
-    match (batch.finished > 0, batch.sealed > 0) {
-        (true, _) => "finished",
-        (false, true) => "in progress",
-        (false, false) => "being enqueued",
     }
 }
 
@@ -433,6 +410,7 @@ pub(super) fn dead_list(context: &Context, jobs: &[DeadJob], now_ms: u64, back: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use queue::WorkerState;
 
     fn context() -> Context {
         Context { queue: "q".into(), form_token: "secret".into(), storage: Default::default(), can_log_out: false }

@@ -1,8 +1,9 @@
 //! The small parts of pages: numbers, times, links of strangers, forms.
 
 use super::Context;
-use common::text::harmless;
+use common::text::{age, short};
 use maud::{Markup, html};
+use std::time::Duration;
 use url::Url;
 
 /// A link is shown up to so many characters; all of it where the mouse is.
@@ -32,37 +33,9 @@ pub(crate) fn rate(a_second: f64) -> String {
     }
 }
 
-/// `3.2 %`; what is not nothing is not shown as nothing.
-pub(super) fn percent(share: f64) -> String {
-    match share * 100.0 {
-        p if p <= 0.0 => "0 %".into(),
-        p if p < 0.1 => "< 0.1 %".into(),
-        p if p < 10.0 => format!("{p:.1} %"),
-        p if p < 99.95 => format!("{p:.0} %"),
-        _ => "100 %".into(),
-    }
-}
-
-/// How long ago; in steps, so that a page that says it does not change each second.
+/// How long ago something was.
 pub(super) fn ago(ms: u64) -> String {
-    match ms / 1000 {
-        0..10 => "just now".into(),
-        s @ 10..60 => format!("{} s ago", s / 10 * 10),
-        s @ 60..3600 => format!("{} min ago", s / 60),
-        s @ 3600..86_400 => format!("{} h ago", s / 3600),
-        s => format!("{} days ago", s / 86_400),
-    }
-}
-
-/// How long, to two parts: `40 s`, `3 min`, `2 h 10 min`, `4 days`.
-pub(super) fn duration(ms: u64) -> String {
-    match ms / 1000 {
-        s @ 0..60 => format!("{s} s"),
-        s @ 60..600 => format!("{} min {} s", s / 60, s % 60 / 10 * 10),
-        s @ 600..3600 => format!("{} min", s / 60),
-        s @ 3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        s => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
-    }
+    if ms < 10_000 { "just now".to_owned() } else { format!("{} ago", age(Duration::from_millis(ms))) }
 }
 
 /// The time of the day, of ms since 1970.
@@ -74,15 +47,6 @@ pub(super) fn time_of_day(ms: u64) -> String {
 /// When an entry of a stream was made, by its id.
 pub(super) fn entry_ms(entry: &str) -> u64 {
     entry.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or(0)
-}
-
-/// A stranger's text, cut.
-pub(super) fn short(text: &str, characters_max: usize) -> String {
-    let mut shown: String = text.chars().take(characters_max).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    harmless(&shown)
 }
 
 /// A stranger's link: its text as text, and a link only to what a browser fetches as a page or picture.
@@ -139,12 +103,7 @@ mod tests {
             (rate(0.0), rate(0.04), rate(41.23), rate(1204.4)),
             ("0".into(), "0.04".into(), "41.2".into(), "1,204".into())
         );
-        assert_eq!(
-            (percent(0.0001), percent(0.034), percent(0.999), percent(1.0)),
-            ("< 0.1 %".into(), "3.4 %".into(), "100 %".into(), "100 %".into())
-        );
-        assert_eq!((ago(4000), ago(47_000), ago(7_200_000)), ("just now".into(), "40 s ago".into(), "2 h ago".into()));
-        assert_eq!((duration(200_000), duration(7_800_000)), ("3 min 20 s".into(), "2 h 10 min".into()));
+        assert_eq!((ago(4000), ago(47_000), ago(7_200_000)), ("just now".into(), "40s ago".into(), "2h ago".into()));
         assert_eq!(time_of_day(1_700_000_000_000), "22:13:20 UTC");
         assert_eq!((entry_ms("170-3"), entry_ms("x")), (170, 0));
     }

@@ -1,6 +1,6 @@
 //! The results, newest first, page by page, of one outcome or reason where that is asked for.
 
-use super::parts::{ago, badge, entry_ms, link, number, short};
+use super::parts::{ago, badge, entry_ms, link, number};
 use super::{answer, as_of, frame, trouble};
 use crate::Site;
 use crate::parameters::Parameters;
@@ -12,7 +12,7 @@ use axum::response::Response;
 use common::error::QueueError;
 use common::outcome::{Failure, Rejection};
 use common::report::ResultRow;
-use common::text::bytes;
+use common::text::{bytes, short};
 use maud::{Markup, html};
 use queue::Queue;
 use std::sync::Arc;

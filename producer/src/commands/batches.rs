@@ -26,30 +26,19 @@ fn table(states: &[BatchState], now_ms: u64) -> String {
     );
     let lines = states.iter().map(|state| {
         let age = duration(Duration::from_millis(now_ms.saturating_sub(state.started)));
-        // Rounded down, so that 100 % means all.
-        let done = (state.done() * 100).checked_div(state.enqueued).unwrap_or(100);
         format!(
             "{:<12}  {:>9}  {:>5}%  {:>10}  {:>10}  {:>8}  {:>8}  {:>9}  {:<12}  {}",
             state.batch,
             age,
-            done,
+            state.percent_done(),
             state.enqueued,
             state.stored,
             state.rejected,
             state.failed,
             bytes(state.bytes),
-            stage(state),
+            state.stage(),
             harmless(&state.source)
         )
     });
     std::iter::once(paint(HEAD, &head)).chain(lines).collect::<Vec<_>>().join("\n")
-}
-
-/// Where a batch is in its life.
-pub(super) fn stage(state: &BatchState) -> &'static str {
-    match state {
-        BatchState { sealed: 0, .. } => "enqueueing",
-        BatchState { finished: 0, .. } => "in progress",
-        _ => "finished",
-    }
 }

@@ -29,7 +29,7 @@ pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, Comm
             code: 2,
         });
     }
-    let purged = purge_waiting(queue, status.ready + status.delayed).await?;
+    let purged = purge_waiting(queue, status.waiting()).await?;
     let dead = if args.dead { drop_dead(queue, status.dead).await? } else { 0 };
     let results = if args.results { queue.purge_results().await? } else { 0 };
     if args.json {
@@ -103,12 +103,8 @@ async fn nobody_is_behind(queue: &Queue) -> Result<(), CommandError> {
 }
 
 fn what(args: &PurgeArgs, status: &Status) -> String {
-    let mut parts = vec![format!(
-        "{} ({} ready, {} delayed)",
-        count(status.ready + status.delayed, "job"),
-        status.ready,
-        status.delayed
-    )];
+    let mut parts =
+        vec![format!("{} ({} ready, {} delayed)", count(status.waiting(), "job"), status.ready, status.delayed)];
     if args.dead {
         parts.push(count(status.dead, "dead job"));
     }
@@ -121,7 +117,7 @@ fn what(args: &PurgeArgs, status: &Status) -> String {
 /// What there was, and what went of it.
 fn counts(args: &PurgeArgs, [purged, dead, results]: [u64; 3], status: &Status) -> serde_json::Value {
     serde_json::json!({
-        "found": status.ready + status.delayed, "purged": purged,
+        "found": status.waiting(), "purged": purged,
         "dead_found": if args.dead { status.dead } else { 0 }, "dead_dropped": dead,
         "results_found": if args.results { status.results } else { 0 }, "results_removed": results,
     })

@@ -7,7 +7,7 @@ use crate::view::screen::Screen;
 use crate::view::style::{BAD, HEAD, POOR, of_outcome, paint};
 use crate::view::summary::{self, by_count};
 use common::text::{bytes, count, duration, harmless};
-use queue::{BatchState, HostState, Queue, Status};
+use queue::{BatchState, HostState, Queue, Status, TimeLeft};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,21 +82,15 @@ fn draw(screen: &Screen, text: &str) -> Result<(), CommandError> {
 }
 
 fn of_batch(state: &BatchState, now_ms: u64) -> String {
-    let until = if state.finished > 0 { state.finished } else { now_ms };
-    let took = Duration::from_millis(until.saturating_sub(state.started));
-    let stage = super::batches::stage(state);
-    let text = summary::text(state, took, Place::Queue);
-    format!("batch {} ({stage}) of {}\n{text}", state.batch, harmless(&state.source))
+    let text = summary::text(state, state.took(now_ms), Place::Queue);
+    format!("batch {} ({}) of {}\n{text}", state.batch, state.stage(), harmless(&state.source))
 }
 
 fn text(status: &Status, held: &[HostState], now_ms: u64) -> String {
-    // Not `sum`, which makes -0.0 of none.
-    let rate = status.workers.iter().fold(0.0, |rate, worker| rate + worker.rate);
-    let left = status.ready + status.in_flight + status.delayed;
-    let eta = if left > 0 && rate > 0.0 {
-        format!(", ETA {}", duration(Duration::from_secs_f64((left as f64 / rate).min(1e8))))
-    } else {
-        String::new()
+    let rate = status.jobs_a_second();
+    let eta = match status.time_left() {
+        TimeLeft::About(time) => format!(", ETA {}", duration(time)),
+        TimeLeft::Nothing | TimeLeft::Paused | TimeLeft::Unknown => String::new(),
     };
     let oldest = status.oldest_ms.map(|ms| format!("  oldest {}", duration(Duration::from_millis(ms))));
     let paused =
@@ -131,10 +125,8 @@ fn text(status: &Status, held: &[HostState], now_ms: u64) -> String {
         lines.extend(held.iter().take(SHOWN).map(host_line));
         lines.extend(and_more(held.len(), "host", "`producer status --json` has all"));
     }
-    let shown = status.workers.len().min(SHOWN);
-    let mut busiest: Vec<_> = status.workers.clone();
-    busiest.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.worker.cmp(&b.worker)));
-    lines.push(format!("\n{}", super::workers::table(&busiest[..shown], now_ms)));
+    let busiest: Vec<_> = status.busiest_workers().into_iter().take(SHOWN).collect();
+    lines.push(format!("\n{}", super::workers::table(&busiest, now_ms)));
     lines.extend(and_more(status.workers.len(), "worker", "`producer workers` has all"));
     lines.join("\n")
 }

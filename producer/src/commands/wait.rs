@@ -159,7 +159,7 @@ impl<'a> Waiter<'a> {
             };
             return Err(CommandError::Other { message, hint: hint.to_owned(), code: 4 });
         }
-        Ok(if total.rejected + total.failed + total.purged > 0 { Ended::NotAllStored } else { Ended::Done })
+        Ok(if total.not_stored() > 0 { Ended::NotAllStored } else { Ended::Done })
     }
 
     fn interrupted(&self) -> CommandError {
@@ -191,7 +191,7 @@ impl<'a> Waiter<'a> {
                 *heard = (state.seen, Instant::now());
             }
             let is_silent = silent_ms > ENQUEUER_GONE_MS && heard.1.elapsed() >= SILENCE_SEEN;
-            let is_cut_off = state.sealed == 0 && state.done() >= state.enqueued && is_silent;
+            let is_cut_off = state.sealed == 0 && state.left() == 0 && is_silent;
             if is_cut_off && !self.until_empty {
                 return Err(cut_off(&state, silent_ms));
             }
@@ -205,7 +205,7 @@ impl<'a> Waiter<'a> {
         let nobody_due = !self.nobody_said && self.started.elapsed() > NOBODY_AFTER;
         if nobody_due || (done && self.until_empty) {
             let status = self.queue.status().await?;
-            let left = status.ready + status.in_flight + status.delayed;
+            let left = status.left();
             if self.until_empty {
                 done &= left == 0;
             }

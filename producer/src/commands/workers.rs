@@ -12,13 +12,13 @@ pub(super) async fn workers(queue: &Queue, args: &JsonArgs) -> Result<Ended, Com
     if args.json {
         print_json(&workers)?;
     } else {
-        print(&table(&workers, queue.now_ms().await?))?;
+        print(&table(&workers.iter().collect::<Vec<_>>(), queue.now_ms().await?))?;
     }
     Ok(Ended::Done)
 }
 
 /// One line for each worker. Hosts and versions are what workers say of themselves.
-pub(super) fn table(workers: &[WorkerState], now_ms: u64) -> String {
+pub(super) fn table(workers: &[&WorkerState], now_ms: u64) -> String {
     if workers.is_empty() {
         return "no worker is alive: start one with `worker`".into();
     }

@@ -2,7 +2,7 @@
 
 use common::text::{bytes, duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use queue::BatchState;
+use queue::{BatchState, time_left};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -109,16 +109,13 @@ impl Progress {
         let done_at_start = *self.done_at_start.get_or_insert(done);
         let elapsed = self.started.elapsed();
         let rate = (done - done_at_start.min(done)) as f64 / elapsed.as_secs_f64().max(0.1);
-        let left = state.enqueued.saturating_sub(done);
-        let eta = if left == 0 {
-            String::new()
-        } else if rate > 0.0 && state.sealed > 0 {
-            format!(", ETA {}", duration(Duration::from_secs_f64((left as f64 / rate).min(1e8))))
-        } else {
-            ", ETA unknown".to_owned()
+        let eta = match time_left(state.left(), rate) {
+            _ if state.left() == 0 => String::new(),
+            Some(time) if state.sealed > 0 => format!(", ETA {}", duration(time)),
+            // More may come.
+            _ => ", ETA unknown".to_owned(),
         };
-        let setbacks = state.rejected + state.failed;
-        let text = format!("{rate:.1}/s, {}{eta}, {setbacks} not stored", bytes(state.bytes));
+        let text = format!("{rate:.1}/s, {}{eta}, {} not stored", bytes(state.bytes), state.not_stored());
         match &self.bar {
             Some(bar) => {
                 bar.set_length(state.enqueued);

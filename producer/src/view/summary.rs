@@ -45,7 +45,7 @@ pub(crate) fn text(total: &BatchState, took: Duration, place: Place) -> String {
 
 /// That too few of the jobs that ended were stored.
 fn warning(total: &BatchState) -> Option<String> {
-    let ended = total.stored + total.rejected + total.failed;
+    let ended = total.ended();
     // Rounded down, so that 90 % means as many.
     let percent = (total.stored * 100).checked_div(ended)?;
     (percent < STORED_WANTED).then(|| format!("WARNING: only {percent} % of {} stored", were(ended)))

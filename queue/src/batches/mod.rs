@@ -8,6 +8,7 @@ use common::job::BatchId;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// When a batch was done.
 pub(crate) const FINISH: Piece = piece!("finish.lua");
@@ -72,12 +73,47 @@ pub struct BatchState {
 const HOST_FIELD: &str = "host:";
 
 impl BatchState {
-    /// Jobs that have a result, or were purged.
-    pub fn done(&self) -> u64 {
-        self.stored + self.rejected + self.failed + self.purged
+    /// Jobs that have a result.
+    pub fn ended(&self) -> u64 {
+        self.stored + self.rejected + self.failed
     }
 
-    fn from_fields(batch: String, fields: impl IntoIterator<Item = (String, String)>) -> BatchState {
+    /// Jobs that have a result, or were purged.
+    pub fn done(&self) -> u64 {
+        self.ended() + self.purged
+    }
+
+    /// Jobs that are done and were not stored.
+    pub fn not_stored(&self) -> u64 {
+        self.done() - self.stored
+    }
+
+    /// Jobs that are not done, of those that were added until now.
+    pub fn left(&self) -> u64 {
+        self.enqueued.saturating_sub(self.done())
+    }
+
+    /// The share of its jobs that is done, in percent. Rounded down, so that 100 means all of them.
+    pub fn percent_done(&self) -> u64 {
+        (self.done() * 100).checked_div(self.enqueued).unwrap_or(100)
+    }
+
+    /// How long it took, or takes already by Redis' time `now_ms`.
+    pub fn took(&self, now_ms: u64) -> Duration {
+        let until_ms = if self.finished > 0 { self.finished } else { now_ms };
+        Duration::from_millis(until_ms.saturating_sub(self.started))
+    }
+
+    /// Where it is in its life, in a word or two.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            BatchState { sealed: 0, .. } => "enqueueing",
+            BatchState { finished: 0, .. } => "in progress",
+            _ => "finished",
+        }
+    }
+
+    pub(super) fn from_fields(batch: String, fields: impl IntoIterator<Item = (String, String)>) -> BatchState {
         let mut state = BatchState { batch, ..BatchState::default() };
         for (name, value) in fields {
             let number = value.parse().unwrap_or(0);
@@ -301,10 +337,14 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn newest_batches(&self, count: usize) -> Result<Vec<BatchId>, QueueError> {
-        let cmd = redis::Cmd::zrange(self.keys.batches(), 0, count.saturating_sub(1) as isize).arg("REV").to_owned();
-        let ids: Vec<String> = self.channel.query("list batches", &cmd).await?;
+        let ids: Vec<String> = self.channel.query("list batches", &self.list_newest_batches(count)).await?;
         // What is no id somebody else put there, and there is no batch of that name.
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// The command that lists them, for a pipeline.
+    pub(super) fn list_newest_batches(&self, count: usize) -> redis::Cmd {
+        redis::Cmd::zrange(self.keys.batches(), 0, count.saturating_sub(1) as isize).arg("REV").to_owned()
     }
 }
 
