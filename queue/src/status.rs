@@ -1,12 +1,17 @@
 //! What the whole queue looks like at one instant: sizes, counters, workers. O(workers), whatever the queue's length.
 
 use super::Queue;
+use super::batches::BatchState;
 use common::error::QueueError;
-use common::job::Job;
+use common::job::{BatchId, Job};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+/// How many of the newest batches are looked through for the one whose jobs wait longest: 0.2 ms for Redis, measured.
+const LOOK_THROUGH: usize = 200;
+/// What has to be known of a batch for that.
+const PROGRESS: [&str; 6] = ["started", "enqueued", "stored", "rejected", "failed", "purged"];
 /// Nobody waits for longer than three years, and what is longer is of no use to anybody.
 const TIME_LEFT_MAX_SECONDS: f64 = 1e8;
 
@@ -110,7 +115,8 @@ pub struct Status {
     pub workers: Vec<WorkerState>,
     /// Results by `outcome:reason`; those without a reason are not among them.
     pub reasons: BTreeMap<String, u64>,
-    /// How long ago the enqueue of the first job in the queue began, where that is known.
+    /// How long ago the enqueue of the oldest job that waits began, in `ready` or in `delayed`, where that is known: nobody knows
+    /// when a job was pushed by hand.
     pub oldest_ms: Option<u64>,
 }
 
@@ -202,12 +208,16 @@ impl Queue {
     /// As every call.
     pub async fn status(&self) -> Result<Status, QueueError> {
         let mut pipe = redis::pipe();
-        pipe.zrange(self.keys.workers(), 0, -1).lindex(self.keys.ready(), 0);
+        pipe.zrange(self.keys.workers(), 0, -1)
+            .lindex(self.keys.ready(), 0)
+            .zrange(self.keys.delayed(), 0, 0)
+            .add_command(self.list_newest_batches(LOOK_THROUGH));
         let mut reply = self.channel.replies("list workers", &pipe).await?;
-        let (mut names, first_job) = (reply.texts("names of workers")?, reply.bytes_or_nil("the first job")?);
-        // A bare URL has no batch, and none has this name.
-        let first_batch = first_job.and_then(|job| Job::read(&job, 0).ok()?.id.batch());
-        let first_batch = first_batch.map_or_else(String::new, |batch| batch.to_string());
+        let (mut names, first_ready) = (reply.texts("names of workers")?, reply.bytes_or_nil("the first job")?);
+        let mut due = reply.list("the first delayed job")?;
+        let first_delayed = if due.len() > 0 { Some(due.bytes("the first delayed job")?) } else { None };
+        let newest = reply.texts("the newest batches")?;
+        let batches = batches_that_may_wait(first_ready.into_iter().chain(first_delayed), &newest);
         loop {
             let mut pipe = redis::pipe();
             pipe.atomic()
@@ -218,8 +228,10 @@ impl Queue {
                 .hgetall(self.keys.stats())
                 .hgetall(self.keys.meta())
                 .zrange(self.keys.workers(), 0, -1)
-                .cmd("TIME")
-                .zscore(self.keys.batches(), &first_batch);
+                .cmd("TIME");
+            for batch in &batches {
+                pipe.cmd("HMGET").arg(self.keys.batch(*batch)).arg(&PROGRESS);
+            }
             for name in &names {
                 pipe.hlen(self.keys.inflight(name)).hgetall(self.keys.worker(name));
             }
@@ -230,11 +242,23 @@ impl Queue {
             let is_paused = reply.fields("facts of the queue")?.contains_key("paused");
             let names_now = reply.texts("names of workers")?;
             let now_ms = reply.time_ms()?;
-            let first_started_ms = reply.score_or_nil("when the first job's batch began")?;
             if sorted(&names_now) != sorted(&names) {
                 names = names_now;
                 continue;
             }
+            let mut waiting = Vec::with_capacity(batches.len());
+            for batch in &batches {
+                let mut progress = reply.list("the progress of a batch")?;
+                let mut fields = Vec::with_capacity(PROGRESS.len());
+                for name in PROGRESS {
+                    if let Some(value) = progress.text_or_nil("a counter of a batch")? {
+                        fields.push((name.to_owned(), value));
+                    }
+                }
+                waiting.push(BatchState::from_fields(batch.to_string(), fields));
+            }
+            let waits: u64 = ready + delayed;
+            let oldest_started = earliest_with_jobs_left(waiting.into_iter()).filter(|_| waits > 0);
             let mut workers = Vec::with_capacity(names.len());
             for name in &names {
                 let in_flight = reply.count("jobs that a worker holds")?;
@@ -261,10 +285,30 @@ impl Queue {
                     .filter(|(name, _)| name.contains(':'))
                     .filter_map(|(name, n)| Some((name.clone(), n.parse().ok().filter(|n| *n > 0)?)))
                     .collect(),
-                oldest_ms: first_started_ms.map(|started_ms| now_ms.saturating_sub(started_ms as u64)),
+                oldest_ms: oldest_started.map(|started| now_ms.saturating_sub(started)),
             });
         }
     }
+}
+
+/// The batches among which the oldest job that waits is looked for: the newest ones, and those of the first job of `ready` and of
+/// the first that is due in `delayed`. None when no job waits.
+///
+/// Neither first job is the oldest by itself. What was put aside for its host stands in `delayed` by the time at which it may start,
+/// and in front of `ready` are jobs that were given back, or that somebody pushed by hand. So all batches of late are asked how
+/// many of their jobs are left, which costs Redis the same however long the queue is.
+fn batches_that_may_wait(first_jobs: impl Iterator<Item = Vec<u8>>, newest: &[String]) -> BTreeSet<BatchId> {
+    let mut first_jobs = first_jobs.peekable();
+    if first_jobs.peek().is_none() {
+        return BTreeSet::new();
+    }
+    let of_first_jobs = first_jobs.filter_map(|job| Job::read(&job, 0).ok()?.id.batch());
+    newest.iter().filter_map(|id| id.parse().ok()).chain(of_first_jobs).collect()
+}
+
+/// When the first of those batches began that have jobs without a result. One that was broken off and has none waits for nothing.
+fn earliest_with_jobs_left(batches: impl Iterator<Item = BatchState>) -> Option<u64> {
+    batches.filter(|batch| batch.left() > 0 && batch.started > 0).map(|batch| batch.started).min()
 }
 
 fn sorted(names: &[String]) -> Vec<&String> {
@@ -297,5 +341,23 @@ mod tests {
         let status = Status { stored: 5, rejected: 3, failed: 1, reasons, ..status(2, 0.0, false) };
         assert_eq!((status.waiting(), status.left(), status.ended(), status.not_stored()), (4, 6, 9, 4));
         assert_eq!(status.stored_without_reason(), 3);
+    }
+
+    #[test]
+    fn the_oldest_job_is_of_the_earliest_batch_that_is_not_done() {
+        let batch = |started, enqueued, stored, purged| BatchState {
+            started,
+            enqueued,
+            stored,
+            purged,
+            ..BatchState::default()
+        };
+        let batches = [batch(1, 3, 1, 2), batch(0, 9, 0, 0), batch(5, 3, 1, 1), batch(4, 2, 1, 0), batch(2, 0, 0, 0)];
+        assert_eq!(earliest_with_jobs_left(batches.into_iter()), Some(4));
+        let job = |id: &str| format!(r#"{{"id":"{id}","url":"https://x.org/1.jpg"}}"#).into_bytes();
+        let first = [job("0000000000ab80008000000000000001"), b"https://x.org/by-hand.jpg".to_vec()];
+        let known = batches_that_may_wait(first.into_iter(), &["0000000000cd".into(), "0000000000ab".into()]);
+        assert_eq!(known.iter().map(BatchId::to_string).collect::<Vec<_>>(), ["0000000000ab", "0000000000cd"]);
+        assert!(batches_that_may_wait(std::iter::empty(), &["0000000000cd".into()]).is_empty());
     }
 }

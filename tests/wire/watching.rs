@@ -1,10 +1,12 @@
 //! Status, wait, results, dead letters, pause.
 
 use harness::programs::{self, finish};
-use harness::{Origin, Producer, RawQueue, Worker, until};
+use harness::scrape::{Form, Scrape};
+use harness::{Dashboard, Origin, Producer, RawQueue, Worker, until};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Row;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,6 +40,74 @@ fn status_tells_the_truth_as_one_object() {
     assert_eq!((number(&status, "results"), number(&status, "bytes"), number(&status, "dead")), (5, 2500, 0));
     let text = Producer::run(&queue, &["status"]).stdout;
     assert!(text.contains("stored 5") && !text.contains('\x1b'), "{text}");
+}
+
+/// The age of the oldest job, as `status` and a scrape tell it.
+fn oldest_ms(queue: &RawQueue) -> Option<u64> {
+    let status = Producer::run(queue, &["status", "--json"]).json();
+    let dashboard = Dashboard::start(queue, Path::new("."), &[]);
+    let scrape = Scrape::read(&dashboard.get("/metrics").text(), Form::Prometheus);
+    let oldest_ms = status["oldest_ms"].as_u64();
+    let metric = "imgq_queue_oldest_job_age_seconds";
+    assert_eq!(scrape.families.contains_key(metric), oldest_ms.is_some(), "{status}");
+    if let Some(ms) = oldest_ms {
+        let seconds = scrape.value(metric, &[("queue", queue.name.as_str())]);
+        assert!((seconds - ms as f64 / 1000.0).abs() < 20.0, "{seconds} s and {ms} ms");
+        let page = dashboard.get("/").text();
+        assert!(!page.contains("<dt>Oldest job</dt><dd><span class=\"value\">–</span>"), "{page}");
+        assert!(Producer::run(queue, &["status"]).stdout.contains("  oldest "));
+    }
+    oldest_ms
+}
+
+/// A batch that began so long ago.
+fn enqueued_ago(queue: &mut RawQueue, links: &[&str], ago_ms: u64) -> String {
+    let enqueued = Producer::run(queue, &[&["enqueue", "--json"], links].concat()).json();
+    let batch = enqueued["batch"].as_str().unwrap().to_owned();
+    let earlier = format!("-{ago_ms}");
+    queue.run::<i64>(&["HINCRBY", &format!("@batch:{batch}"), "started", &earlier]);
+    queue.run::<f64>(&["ZINCRBY", "@batches", &earlier, &batch]);
+    batch
+}
+
+#[test]
+fn the_oldest_job_is_known_when_a_rate_put_all_of_them_aside() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    let links: Vec<String> = (0..8).map(|n| origin.url(&format!("{n}/500.gif"))).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    enqueued_ago(&mut queue, &links, 7_200_000);
+    let _worker = Worker::start(&queue, storage.path(), &["--host-rate", "1/m"]);
+    queue.until_results(1, SOON);
+    until("all others are delayed", SOON, || {
+        (queue.ready_len() == 0 && queue.run::<u64>(&["ZCARD", "@delayed"]) == 7).then_some(())
+    });
+    let oldest = oldest_ms(&queue).expect("seven jobs wait");
+    assert!((7_200_000..7_300_000).contains(&oldest), "{oldest} ms");
+}
+
+#[test]
+fn the_oldest_job_is_that_of_the_earliest_batch_with_jobs_left() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut queue = RawQueue::shared();
+    assert_eq!(oldest_ms(&queue), None, "nothing was ever enqueued");
+    queue.push("https://x.org/by-hand.jpg");
+    assert_eq!(oldest_ms(&queue), None, "nobody knows when a job was pushed by hand");
+    enqueued_ago(&mut queue, &["https://x.org/2.jpg"], 2 * HOUR_MS);
+    enqueued_ago(&mut queue, &["https://x.org/1.jpg"], HOUR_MS);
+    // Broken off long ago, and nothing of it is left; and one that has all its results.
+    let broken_off = enqueued_ago(&mut queue, &["https://x.org/9.jpg"], 9 * HOUR_MS);
+    let finished = enqueued_ago(&mut queue, &["https://x.org/8.jpg"], 8 * HOUR_MS);
+    queue.run::<Vec<String>>(&["RPOP", "@ready", "2"]);
+    queue.run::<()>(&["HSET", &format!("@batch:{broken_off}"), "enqueued", "0"]);
+    queue.run::<()>(&["HDEL", &format!("@batch:{broken_off}"), "sealed"]);
+    queue.run::<()>(&["HSET", &format!("@batch:{finished}"), "stored", "1", "finished", "1"]);
+    let oldest = oldest_ms(&queue).expect("jobs of two batches wait");
+    assert!((2 * HOUR_MS..2 * HOUR_MS + 100_000).contains(&oldest), "{oldest} ms");
+    // What is in flight does not wait.
+    queue.run::<()>(&["DEL", "@ready"]);
+    assert_eq!(oldest_ms(&queue), None, "nothing waits");
 }
 
 #[test]
