@@ -3,7 +3,6 @@
 //! A little more is claimed than can start, so that no slot stands empty for the round trip of a claim. It never claims and
 //! compares at the same time, so a comparison cannot meet the jobs of a claim whose answer is still under way.
 
-use crate::heartbeater::Vitals;
 use crate::hosts::conclusions::{Circumstances, Ending, Said, conclude};
 use crate::hosts::{Admissions, Doors, HostTally, Hosts, Places, Trail, Visit, Visits, say_dropped};
 use crate::ledger::Ledger;
@@ -11,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::processor::{Prepared, Processed, Processor, random_u128, report_crashed};
 use crate::settler::Outgoing;
 use crate::shutdown::{Shutdown, Stage};
+use crate::vitals::Vitals;
 use common::error::QueueError;
 use common::host::HostRate;
 use common::job::{Job, id_for_logs};

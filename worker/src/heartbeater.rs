@@ -6,69 +6,14 @@
 use crate::hosts::HostTally;
 use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
+use crate::vitals::Vitals;
 use common::error::QueueError;
 use queue::ReconnectBackoff;
 use queue::{Heartbeat, Queue, WorkerHost, WorkerName};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
-
-/// The main thread is stuck when its pulse is older than this. Well above any single thing it does in one go.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// How often the main thread shows its pulse.
-pub(crate) const PULSE_EVERY: Duration = Duration::from_millis(500);
-
-/// What the main thread tells the heartbeater.
-#[derive(Debug)]
-pub(crate) struct Vitals {
-    epoch: Instant,
-    pulse_ms: AtomicU64,
-    done: AtomicU64,
-    /// Why nothing is claimed at the moment.
-    waiting: Mutex<String>,
-}
-
-impl Vitals {
-    pub(crate) fn new() -> Vitals {
-        Vitals {
-            epoch: Instant::now(),
-            pulse_ms: AtomicU64::new(0),
-            done: AtomicU64::new(0),
-            waiting: Mutex::default(),
-        }
-    }
-
-    /// The main thread is alive.
-    pub(crate) fn pulse(&self) {
-        self.pulse_ms.store(self.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// One more job has come to an end of its attempt.
-    pub(crate) fn count_done(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Tells people why nothing is claimed; nothing when something is. Returns whether that is news.
-    pub(crate) fn set_waiting(&self, why: &str) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = *waiting != why;
-        if news {
-            why.clone_into(&mut waiting);
-        }
-        news
-    }
-
-    fn waiting(&self) -> String {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn is_stuck(&self) -> bool {
-        let pulse = Duration::from_millis(self.pulse_ms.load(Ordering::Relaxed));
-        self.epoch.elapsed().saturating_sub(pulse) > STUCK_AFTER
-    }
-}
 
 /// A running heartbeat; it stops when this is dropped.
 #[derive(Debug)]
@@ -129,7 +74,7 @@ async fn beat(
             tokio::time::sleep(Heartbeat::EVERY).await;
             continue;
         }
-        let done = vitals.done.load(Ordering::Relaxed);
+        let done = vitals.done();
         let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
         let mut facts = vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
         facts.push(("hosts", WorkerHost::write(&tally.busiest(Instant::now()))));

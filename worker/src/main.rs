@@ -18,6 +18,7 @@ mod shutdown;
 mod storage_waits;
 mod storage_watch;
 mod supervisor;
+mod vitals;
 
 /// See Cargo.toml for the reason.
 #[global_allocator]

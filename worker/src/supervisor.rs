@@ -7,7 +7,7 @@
 use crate::cli::Config;
 use crate::dispatcher::{Dispatcher, End, Hands, Limits};
 use crate::fetch::Fetcher;
-use crate::heartbeater::{Heartbeater, PULSE_EVERY, Vitals};
+use crate::heartbeater::Heartbeater;
 use crate::hosts::{Admissions, HostTally, Visit};
 use crate::judge::ImageJudge;
 use crate::ledger::Ledger;
@@ -17,6 +17,7 @@ use crate::processor::Processor;
 use crate::settler::{Outgoing, Settler};
 use crate::shutdown::Shutdown;
 use crate::storage_watch;
+use crate::vitals::{PULSE_EVERY, Vitals};
 use anyhow::Context;
 use common::error::QueueError;
 use content::Content;

@@ -1,7 +1,7 @@
 //! Whether this worker is well: registered, its Redis answering, its storage usable, its main thread moving.
 
 use super::Operation;
-use crate::heartbeater::Vitals;
+use crate::vitals::Vitals;
 use common::error::QueueError;
 use queue::Queue;
 use std::sync::atomic::{AtomicBool, Ordering};
