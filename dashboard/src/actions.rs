@@ -1,7 +1,7 @@
 //! What can be changed from a page: pausing, and the dead letters. Plain forms, answered with the way back to the page.
 
 use super::parameters::Parameters;
-use super::watcher::Trouble;
+use super::snapshot::Trouble;
 use super::{Site, pages};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};

@@ -1,23 +1,27 @@
 //! Sends viewers the sections of the overview that changed, ready to be put into the page.
 //!
-//! A frame is made once for all viewers; each is sent what differs from what it was sent before.
+//! A frame is made once for all viewers, and none while nobody looks; each viewer is sent what differs from what it was sent before.
 
+use super::Site;
 use super::pages::{self, Context};
 use super::parameters::Parameters;
-use super::watcher::{Seen, Snapshot};
-use super::{Site, guard};
+use super::snapshot::{Seen, Snapshot};
+use super::watcher::Watcher;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
+use program::server::Connection;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+/// How often viewers are sent what changed.
+const FRAME_EVERY: Duration = Duration::from_secs(1);
 /// Viewers at once.
 const VIEWERS_MAX: usize = 64;
 /// A stream ends then, and the browser opens the next: so that a viewer that went away without a word is noticed.
@@ -27,19 +31,46 @@ const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// Something is sent at least so often, so that a proxy does not take the connection for idle.
 const SAY_SOMETHING: Duration = Duration::from_secs(15);
 
-/// How many look.
+/// All who look, and what they are sent.
 #[derive(Debug)]
-pub(super) struct Viewers(Arc<Semaphore>);
+pub(super) struct Viewers {
+    places: Arc<Semaphore>,
+    frames: watch::Sender<Arc<Frame>>,
+    somebody_came: Notify,
+}
 
-impl Default for Viewers {
-    fn default() -> Viewers {
-        Viewers(Arc::new(Semaphore::new(VIEWERS_MAX)))
+impl Viewers {
+    pub(super) fn new() -> Viewers {
+        Viewers {
+            places: Arc::new(Semaphore::new(VIEWERS_MAX)),
+            frames: watch::Sender::default(),
+            somebody_came: Notify::new(),
+        }
+    }
+
+    /// Frames from now on.
+    fn subscribe(&self) -> watch::Receiver<Arc<Frame>> {
+        let frames = self.frames.subscribe();
+        self.somebody_came.notify_one();
+        frames
+    }
+
+    /// Makes frames for those who subscribed, for as long as this is polled.
+    pub(super) async fn serve(&self, watcher: &Watcher, context: &Context) {
+        loop {
+            while self.frames.receiver_count() == 0 {
+                self.somebody_came.notified().await;
+            }
+            let frame = Arc::new(Frame::of(&watcher.latest().await, context));
+            self.frames.send_replace(frame);
+            tokio::time::sleep(FRAME_EVERY).await;
+        }
     }
 }
 
 /// The sections of the overview at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Frame(Vec<Section>);
+struct Frame(Vec<Section>);
 
 #[derive(Debug)]
 struct Section {
@@ -49,7 +80,7 @@ struct Section {
 }
 
 impl Frame {
-    pub(super) fn of(view: &Seen<Snapshot>, context: &Context) -> Frame {
+    fn of(view: &Seen<Snapshot>, context: &Context) -> Frame {
         let sections = pages::overview::sections(view, context).into_iter().map(|(name, html)| {
             let html = html.into_string();
             let mut hasher = DefaultHasher::new();
@@ -99,16 +130,16 @@ impl Viewer {
 
 /// `GET /events?range=2h`.
 pub(super) async fn answer(State(site): State<Arc<Site>>, request: Request) -> Response {
-    let Ok(place) = Arc::clone(&site.viewers.0).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&site.viewers.places).try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], "too many look at this\n")
             .into_response();
     };
-    if let Some(connection) = guard::connection_of(&request) {
-        connection.carries_events();
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.stays_open();
     }
     let range = pages::Range::of(&Parameters::of_query(request.uri()));
     let viewer = Viewer {
-        frames: site.watcher.subscribe(),
+        frames: site.viewers.subscribe(),
         sent: HashMap::new(),
         waiting: VecDeque::from([Event::default().retry(OPEN_AGAIN).comment("welcome")]),
         charts: range.charts(),

@@ -7,7 +7,6 @@
 
 use super::pages;
 use super::parameters::Parameters;
-use super::server::Connection;
 use super::{Site, assets};
 use aws_lc_rs::{constant_time, hmac};
 use axum::extract::{FromRequestParts, Request, State};
@@ -253,11 +252,6 @@ pub(super) async fn log_out(State(site): State<Arc<Site>>, request: Request) -> 
     }
     let cookie = format!("{}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0", site.guard.cookie);
     ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
-}
-
-/// Connections that carry events are not closed for being old.
-pub(super) fn connection_of(request: &Request) -> Option<&Connection> {
-    request.extensions().get()
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! The queue in a browser: what the routes are, and what they share.
 //!
 //! Pages are made here, on the server, so that they can be read without JavaScript; a small script swaps their sections when
-//! they changed. `guard` stands before everything, `watcher` asks Redis for everybody.
+//! they changed. `guard` stands before everything, `watcher` asks Redis for everybody and makes a `snapshot`, `events` sends what changed.
 
 mod actions;
 mod assets;
 mod beneath;
-mod charts;
 mod events;
 mod guard;
 mod metrics;
 mod pages;
 mod parameters;
 mod server;
+mod snapshot;
 mod thumbnails;
 mod watcher;
 
@@ -42,9 +42,11 @@ pub struct Dashboard(Arc<Site>);
 struct Site {
     queue: Arc<Queue>,
     watcher: Watcher,
+    viewers: events::Viewers,
     guard: Guard,
     thumbnails: Thumbnails,
-    viewers: events::Viewers,
+    /// What pages are made with beside a snapshot.
+    context: pages::Context,
 }
 
 impl Dashboard {
@@ -60,11 +62,12 @@ impl Dashboard {
             can_log_out: token.is_some(),
         };
         Dashboard(Arc::new(Site {
-            watcher: Watcher::new(Arc::clone(&queue), context),
+            watcher: Watcher::new(Arc::clone(&queue)),
             queue,
+            viewers: events::Viewers::new(),
             guard,
             thumbnails,
-            viewers: events::Viewers::default(),
+            context,
         }))
     }
 
@@ -80,7 +83,7 @@ impl Dashboard {
         let router = router(Arc::clone(&site));
         tokio::select! {
             () = server::serve(&listener, router) => {}
-            () = site.watcher.watch() => {}
+            () = site.viewers.serve(&site.watcher, &site.context) => {}
         }
     }
 }

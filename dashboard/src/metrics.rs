@@ -1,7 +1,7 @@
 //! `/metrics`: the queue as numbers for Prometheus, one reading of the status for each scrape.
 
 use super::Site;
-use super::watcher::{Figures, Seen};
+use super::snapshot::{Figures, Seen};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
@@ -89,9 +89,8 @@ impl Collector for Numbers {
                 oldest_ms as f64 / 1000.0,
             )?;
         }
-        let held = figures.hosts.iter().filter(|host| host.held_for_ms.is_some()).count();
         let help = "Hosts that everybody leaves alone for a while; at most those that a scrape looks at";
-        self.gauge(&mut encoder, "imgq_queue_hosts_held", None, help, held as u64)
+        self.gauge(&mut encoder, "imgq_queue_hosts_held", None, help, figures.hosts_held())
     }
 }
 
@@ -135,7 +134,7 @@ fn by_reason(status: &Status) -> BTreeMap<(&'static str, &'static str), u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watcher::Trouble;
+    use crate::snapshot::Trouble;
 
     #[test]
     fn what_has_no_known_reason_is_still_counted() {

@@ -77,7 +77,7 @@ fn only_the_fetchers_name_an_http_client() {
     }
     // The other end of the same library answers scrapes, and browsers.
     for both in ["hyper", "hyper_util"] {
-        only_in(both, &["worker/src/fetch/", "worker/src/metrics/server.rs", "dashboard/src/server.rs"]);
+        only_in(both, &["worker/src/fetch/", "program/src/server.rs"]);
     }
 }
 

@@ -1,9 +1,9 @@
 //! One batch: how far it is, what became of its jobs, which hosts gave trouble, and what to do about it.
 
 use super::parts::{ago, badge, number};
-use super::{answer, as_of, frame, not_found, trouble};
-use crate::watcher::Trouble;
-use crate::{Site, charts};
+use super::{answer, as_of, charts, frame, not_found, trouble};
+use crate::Site;
+use crate::snapshot::Trouble;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -26,7 +26,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Path(id): Path<String>) 
         Err(error) => return trouble(&Trouble::from(error)),
     };
     let title = format!("Batch {}", batch.batch);
-    answer(StatusCode::OK, frame(site.watcher.context(), &title, "", as_of(now_ms), html! {}, body(&batch, now_ms)))
+    answer(StatusCode::OK, frame(&site.context, &title, "", as_of(now_ms), html! {}, body(&batch, now_ms)))
 }
 
 fn body(batch: &BatchState, now_ms: u64) -> Markup {

@@ -2,43 +2,32 @@
 
 use super::overview::{dead_list, retry_all};
 use super::parts::number;
+use super::search::newest;
 use super::{answer, as_of, frame, notice, trouble};
 use crate::Site;
 use crate::parameters::Parameters;
-use crate::watcher::Trouble;
+use crate::snapshot::Trouble;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use common::error::QueueError;
 use common::outcome::Failure;
 use maud::html;
-use queue::{DeadJob, Queue};
+use queue::DeadJob;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Jobs of a page, and jobs that are looked through for them.
-const JOBS_MAX: usize = 50;
-const LOOKED_AT_MAX: usize = 5000;
-const READ_AT_ONCE: usize = 500;
-
-/// Jobs, how many were looked at, and where the next page begins.
-struct Found {
-    jobs: Vec<DeadJob>,
-    looked_at: usize,
-    next: Option<String>,
-}
 
 /// `GET /dead?reason=dns&before=ENTRY`.
 pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
     let query = Parameters::of_query(&uri);
     let reason = query.get("reason");
-    let found = find(&site.queue, reason, query.entry("before")).await;
+    let is_wanted = reason.map(|reason| move |job: &DeadJob| job.reason == reason);
+    let found = newest(&site.queue, query.entry("before"), is_wanted).await;
     let (found, now_ms) = match (found, site.queue.now_ms().await) {
         (Ok(found), Ok(now_ms)) => (found, now_ms),
         (Err(error), _) | (_, Err(error)) => return trouble(&Trouble::from(error)),
     };
-    let context = site.watcher.context();
-    let reasons: BTreeSet<&str> = found.jobs.iter().map(|job| job.reason.as_str()).collect();
+    let context = &site.context;
+    let reasons: BTreeSet<&str> = found.rows.iter().map(|job| job.reason.as_str()).collect();
     let body = html! {
         h1 { "Dead letters" }
         (notice(&query))
@@ -51,11 +40,11 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
             button type="submit" { "Show" }
         }
         section.card aria-label="Dead letters" {
-            @if found.jobs.is_empty() {
+            @if found.rows.is_empty() {
                 p.muted { "None among the " (number(found.looked_at as u64)) " that were looked at." }
             } @else {
                 (retry_all(context, &reasons, "dead"))
-                (dead_list(context, &found.jobs, now_ms, "dead"))
+                (dead_list(context, &found.rows, now_ms, "dead"))
             }
         }
         p.pages {
@@ -66,30 +55,6 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         p.muted { "By host, by age, and without pressing each: " code { "producer dead retry --host HOST --since 2h --dry-run" } }
     };
     answer(StatusCode::OK, frame(context, "Dead letters", "/dead", as_of(now_ms), html! {}, body))
-}
-
-async fn find(queue: &Queue, reason: Option<&str>, before: Option<&str>) -> Result<Found, QueueError> {
-    let at_once = if reason.is_none() { JOBS_MAX } else { READ_AT_ONCE };
-    let mut found = Found { jobs: Vec::new(), looked_at: 0, next: before.map(str::to_owned) };
-    while found.looked_at < LOOKED_AT_MAX {
-        let page = queue.newest_dead_jobs(found.next.as_deref(), at_once).await?;
-        let is_last = page.len() < at_once;
-        for job in page {
-            found.looked_at += 1;
-            found.next = Some(job.entry.clone());
-            if reason.is_none_or(|reason| reason == job.reason) {
-                found.jobs.push(job);
-                if found.jobs.len() == JOBS_MAX {
-                    return Ok(found);
-                }
-            }
-        }
-        if is_last {
-            found.next = None;
-            break;
-        }
-    }
-    Ok(found)
 }
 
 fn address(reason: Option<&str>, before: Option<&str>) -> String {

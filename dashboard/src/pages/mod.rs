@@ -1,16 +1,18 @@
 //! The pages: what they have in common. One file each.
 
 pub(super) mod batch;
+mod charts;
 pub(super) mod dead;
 pub(super) mod login;
 pub(super) mod overview;
-pub(super) mod parts;
+mod parts;
 pub(super) mod results;
+mod search;
 
 use super::assets::{CSS_PATH, ICON_PATH, JS_PATH};
 use super::parameters::Parameters;
+use super::snapshot::Trouble;
 use super::thumbnails::StorageWatch;
-use super::watcher::Trouble;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};

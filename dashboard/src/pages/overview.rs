@@ -1,11 +1,11 @@
 //! The overview: the queue at a glance, in sections that are sent again when they changed.
 
 use super::parts::{ago, badge, button, entry_ms, link, number, rate, time_of_day};
-use super::{Context, Range, answer, frame, notice, trouble};
+use super::{Context, Range, answer, charts, frame, notice, trouble};
+use crate::Site;
 use crate::parameters::Parameters;
+use crate::snapshot::{Figures, Seen, Snapshot};
 use crate::thumbnails::may_be_shown;
-use crate::watcher::{Figures, Seen, Snapshot};
-use crate::{Site, charts};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
@@ -33,7 +33,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         Ok(snapshot) => snapshot.now_ms,
         Err(error) => return trouble(error),
     };
-    let context = site.watcher.context();
+    let context = &site.context;
     let range = Range::of(&query);
     let mut sections: BTreeMap<&str, Markup> = sections(&view, context).into_iter().collect();
     let mut section = |name: &'static str| sections.remove(name).unwrap_or_default();
@@ -251,7 +251,7 @@ fn hosts(figures: &Figures) -> Markup {
     let mut rows: Vec<(&str, HostRow<'_>)> = by_name.into_iter().collect();
     rows.sort_by(|(_, a), (_, b)| held(b).cmp(&held(a)).then(b.rate.total_cmp(&a.rate)));
     html! {
-        div.title { h2 { "Hosts" } span.muted { (number(rows.iter().filter(|(_, row)| held(row)).count() as u64)) " left alone" } }
+        div.title { h2 { "Hosts" } span.muted { (number(figures.hosts_held())) " left alone" } }
         @if rows.is_empty() { p.muted { "None was asked lately." } } @else {
             div.scroll tabindex="0" role="region" aria-label="Hosts, table" {
                 table {
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn without_redis_what_was_seen_stays() {
-        let trouble = crate::watcher::Trouble { what: "no answer".into(), hint: None };
+        let trouble = crate::snapshot::Trouble { what: "no answer".into(), hint: None };
         let sections = sections(&Err(trouble), &context());
         assert!(
             sections.len() == 1

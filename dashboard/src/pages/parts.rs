@@ -11,7 +11,7 @@ const LINK_CHARACTERS_MAX: usize = 120;
 const LINK_CHARACTERS_KNOWN: usize = 2000;
 
 /// `12,345`.
-pub(crate) fn number(n: u64) -> String {
+pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -24,7 +24,7 @@ pub(crate) fn number(n: u64) -> String {
 }
 
 /// `0`, `0.4`, `41.2`, `1,204`.
-pub(crate) fn rate(a_second: f64) -> String {
+pub(super) fn rate(a_second: f64) -> String {
     match a_second {
         r if r <= 0.0 => "0".into(),
         r if r < 0.095 => format!("{r:.2}"),

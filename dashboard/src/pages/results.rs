@@ -1,26 +1,20 @@
 //! The results, newest first, page by page, of one outcome or reason where that is asked for.
 
 use super::parts::{ago, badge, entry_ms, link, number};
+use super::search::newest;
 use super::{answer, as_of, frame, trouble};
 use crate::Site;
 use crate::parameters::Parameters;
+use crate::snapshot::Trouble;
 use crate::thumbnails::may_be_shown;
-use crate::watcher::Trouble;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use common::error::QueueError;
 use common::outcome::{Failure, Rejection};
 use common::report::ResultRow;
 use common::text::{bytes, short};
 use maud::{Markup, html};
-use queue::Queue;
 use std::sync::Arc;
-
-/// Rows of a page; and results that are looked through for them, so that a rare reason does not cost Redis all of a long stream.
-const ROWS_MAX: usize = 50;
-const LOOKED_AT_MAX: usize = 5000;
-const READ_AT_ONCE: usize = 500;
 
 /// What is wanted.
 struct Wanted<'a> {
@@ -28,19 +22,16 @@ struct Wanted<'a> {
     reason: Option<&'a str>,
 }
 
-/// Rows, and where the next page begins.
-struct Found {
-    rows: Vec<ResultRow>,
-    looked_at: usize,
-    /// `None` at the end of the stream.
-    next: Option<String>,
-}
-
 /// `GET /results?outcome=failed&reason=dns&before=ENTRY`.
 pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
     let query = Parameters::of_query(&uri);
     let wanted = Wanted { outcome: query.get("outcome"), reason: query.get("reason") };
-    let found = find(&site.queue, &wanted, query.entry("before")).await;
+    let is_wanted = |row: &ResultRow| {
+        wanted.outcome.is_none_or(|outcome| outcome == row.outcome)
+            && wanted.reason.is_none_or(|reason| reason == row.reason)
+    };
+    let is_wanted = (wanted.outcome.is_some() || wanted.reason.is_some()).then_some(is_wanted);
+    let found = newest(&site.queue, query.entry("before"), is_wanted).await;
     let now_ms = site.queue.now_ms().await;
     let (found, now_ms) = match (found, now_ms) {
         (Ok(found), Ok(now_ms)) => (found, now_ms),
@@ -59,35 +50,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
         }
         p.muted { "All of them, as a file: " code { "producer results --format csv --output results.csv" } }
     };
-    answer(StatusCode::OK, frame(site.watcher.context(), "Results", "/results", as_of(now_ms), html! {}, body))
-}
-
-async fn find(queue: &Queue, wanted: &Wanted<'_>, before: Option<&str>) -> Result<Found, QueueError> {
-    let mut found = Found { rows: Vec::new(), looked_at: 0, next: before.map(str::to_owned) };
-    let takes = |row: &ResultRow| {
-        wanted.outcome.is_none_or(|outcome| outcome == row.outcome)
-            && wanted.reason.is_none_or(|reason| reason == row.reason)
-    };
-    let at_once = if wanted.outcome.is_none() && wanted.reason.is_none() { ROWS_MAX } else { READ_AT_ONCE };
-    while found.looked_at < LOOKED_AT_MAX {
-        let page = queue.newest_results(found.next.as_deref(), at_once).await?;
-        let is_last = page.len() < at_once;
-        for row in page {
-            found.looked_at += 1;
-            found.next = Some(row.entry.clone());
-            if takes(&row) {
-                found.rows.push(row);
-                if found.rows.len() == ROWS_MAX {
-                    return Ok(found);
-                }
-            }
-        }
-        if is_last {
-            found.next = None;
-            break;
-        }
-    }
-    Ok(found)
+    answer(StatusCode::OK, frame(&site.context, "Results", "/results", as_of(now_ms), html! {}, body))
 }
 
 fn address(wanted: &Wanted<'_>, before: Option<&str>) -> String {

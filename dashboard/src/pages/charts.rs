@@ -1,8 +1,8 @@
 //! Charts as SVG, drawn here: what the queue was like over time. Lines and areas stretch with the page; words stand around them as
 //! HTML, so that they do not.
 
-use super::pages::Range;
-use super::pages::parts::{number, rate};
+use super::Range;
+use super::parts::{number, rate};
 use maud::{Markup, PreEscaped, html};
 use queue::{History, Sample};
 use std::fmt::Write as _;
