@@ -24,6 +24,7 @@ mod lists;
 mod metrics;
 mod migration;
 mod model;
+mod modules;
 mod outcomes;
 mod payloads;
 mod politeness;

@@ -1,5 +1,6 @@
 //! The rules of the layout, kept by reading the sources and the manifests.
 
+use super::modules::{circles, named_modules};
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -156,4 +157,20 @@ fn every_file_says_its_job_and_no_task_is_left_alone() {
             }
         }
     }
+}
+
+/// A file may name files that know nothing of it, so that each can be read, and changed, with what lies below it alone.
+///
+/// A file names another where it names its module by `crate::`, `super::` or `self::`, or by a module of its own, in a `use` or
+/// anywhere else. What does not count is that it names an ancestor, the `mod.rs`, `lib.rs` or `main.rs` that is the door of a room
+/// it is in: a room is one thing, and its door has what all in it share. Tests do not count either.
+#[test]
+fn no_circle_of_files_anywhere() {
+    let mut found = Vec::new();
+    for folder in all_folders() {
+        found.extend(
+            circles(&named_modules(&folder, &sources(&folder))).into_iter().map(|circle| format!("{folder}: {circle}")),
+        );
+    }
+    assert!(found.is_empty(), "files that know each other:\n{}", found.join("\n"));
 }
