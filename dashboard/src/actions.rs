@@ -6,12 +6,10 @@ use super::{Site, pages};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use common::error::QueueError;
-use queue::{DeadAction, DeadJob};
+use queue::{DeadAction, DeadJob, DeadPages};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Dead jobs read, and moved, in one go.
-const PAGE: usize = 500;
 /// For so long one press of "retry all" goes through the dead letters; the next press goes on.
 const RETRY_ALL_MAX: Duration = Duration::from_secs(15);
 
@@ -64,14 +62,11 @@ pub(super) async fn retry_reason(State(site): State<Arc<Site>>, request: Request
 /// Those that are dead now: a job that fails again while this goes on is a new entry, and stays.
 async fn retry_all(site: &Site, reason: &str) -> Result<u64, QueueError> {
     let began = Instant::now();
-    let dead_at_start = site.queue.status().await?.dead;
-    let (mut seen, mut moved) = (0, 0);
-    let mut after: Option<String> = None;
-    while seen < dead_at_start && began.elapsed() < RETRY_ALL_MAX {
-        let page = site.queue.dead_jobs(after.as_deref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.entry.clone());
-        seen += page.len() as u64;
+    let mut pages = DeadPages::new(&site.queue, site.queue.status().await?.dead);
+    let mut moved = 0;
+    while began.elapsed() < RETRY_ALL_MAX
+        && let Some(page) = pages.next().await?
+    {
         let jobs: Vec<DeadJob> = page.into_iter().filter(|job| job.reason == reason).collect();
         if !jobs.is_empty() {
             moved += site.queue.settle_dead(DeadAction::Retry, &jobs).await?;

@@ -30,7 +30,7 @@ pub use admit::{AdmissionRequest, Admitted};
 pub use backoff::ReconnectBackoff;
 pub use batches::{BatchState, ENQUEUER_GONE_MS, OpenBatch, TakenOver, command_digest};
 pub use claim::{Admission, Claim, ClaimRequest, ClaimedJob, LeaseField, Reconciled, Start, WaitingAt};
-pub use dead::{DeadAction, DeadJob};
+pub use dead::{DeadAction, DeadJob, DeadPages};
 pub use durable::{Confirmed, Durability};
 pub use enqueue::{CHUNK_LINKS_MAX, Chunk, Pushed};
 pub use history::{History, Sample};

@@ -5,11 +5,8 @@ use crate::cli::{DeadChange, DeadCommand, DeadFilter};
 use common::error::QueueError;
 use common::host::host_of;
 use common::text::{count, harmless};
-use queue::{DeadAction, DeadJob, Queue};
+use queue::{DeadAction, DeadJob, DeadPages, Queue};
 use url::Url;
-
-/// Dead jobs read, and moved, in one go.
-const PAGE: usize = 500;
 
 pub(super) async fn dead(queue: &Queue, command: DeadCommand) -> Result<Ended, CommandError> {
     let (filter, action, dry_run) = match &command {
@@ -18,16 +15,9 @@ pub(super) async fn dead(queue: &Queue, command: DeadCommand) -> Result<Ended, C
         DeadCommand::Drop(DeadChange { filter, dry_run }) => (filter, Some(DeadAction::Drop), *dry_run),
     };
     let wanted = Wanted::new(queue, filter).await?;
-    let mut after: Option<String> = None;
     let (mut found, mut moved) = (0, 0);
-    // A job that fails again while this goes on comes back as a new entry; the end is what was there at the beginning.
-    let dead_at_start = queue.status().await?.dead;
-    let mut seen = 0;
-    while seen < dead_at_start {
-        let page = queue.dead_jobs(after.as_deref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.entry.clone());
-        seen += page.len() as u64;
+    let mut pages = DeadPages::new(queue, queue.status().await?.dead);
+    while let Some(page) = pages.next().await? {
         let jobs: Vec<DeadJob> = page.into_iter().filter(|job| wanted.takes(job)).collect();
         found += jobs.len() as u64;
         match action {

@@ -3,10 +3,7 @@
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::PurgeArgs;
 use common::text::count;
-use queue::{DeadAction, Queue, Status, WaitsIn};
-
-/// Dead letters dropped in one go.
-const DEAD_PAGE: usize = 500;
+use queue::{DeadAction, DeadPages, Queue, Status, WaitsIn};
 
 pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, CommandError> {
     let status = queue.status().await?;
@@ -73,13 +70,9 @@ async fn purge_waiting(queue: &Queue, waiting: u64) -> Result<u64, CommandError>
 
 /// Drops the dead letters that were there at the beginning.
 async fn drop_dead(queue: &Queue, dead: u64) -> Result<u64, CommandError> {
-    let (mut seen, mut dropped) = (0, 0);
-    let mut after: Option<String> = None;
-    while seen < dead {
-        let page = queue.dead_jobs(after.as_deref(), DEAD_PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.entry.clone());
-        seen += page.len() as u64;
+    let mut pages = DeadPages::new(queue, dead);
+    let mut dropped = 0;
+    while let Some(page) = pages.next().await? {
         dropped += queue.settle_dead(DeadAction::Drop, &page).await?;
     }
     Ok(dropped)

@@ -1,5 +1,9 @@
 //! The dead letters: jobs that failed for good, to be looked at, tried again or dropped.
 
+mod pages;
+
+pub use pages::DeadPages;
+
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::hosts::LINK;
 use super::results::Page;
