@@ -2,6 +2,7 @@
 
 use super::imgur::{ImgurError, TargetError, source};
 use common::link::{LinkError, without_userinfo};
+use common::text::short;
 use serde::Serialize;
 use std::fmt;
 
@@ -187,20 +188,7 @@ impl fmt::Display for BadLine {
 
 /// A text from outside, fit for a terminal.
 pub(super) fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == TEXT_CHARS_MAX {
-            out.push('…');
-            break;
-        }
-        // The marks that turn the writing direction make a terminal show another text than is there.
-        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    short(text, TEXT_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Here sources are told apart, checked before the first link, and read in turn. `list` reads lists, `imgur` expands
 //! what is Imgur's. Comparing links and enqueueing them is left to the caller.
 
+mod causes;
 mod error;
 mod imgur;
 mod list;

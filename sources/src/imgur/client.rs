@@ -8,8 +8,8 @@ use super::limits::{Budget, TRIES_MAX, Turn, WAIT_MAX, minutes_and_seconds};
 use super::source::{ApiPath, join};
 use super::target::ImgurSites;
 use crate::Notify;
+use crate::causes::with_causes;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use url::Url;
@@ -305,24 +305,10 @@ impl ImgurClient {
 
 /// A failure of the connection; nearly all may pass.
 fn failure(error: reqwest::Error) -> ImgurError {
-    let error = error.without_url();
     if error.is_builder() {
         return ImgurError::CannotAsk(with_causes(&error));
     }
     ImgurError::Unreachable { site: String::new(), why: with_causes(&error) }
-}
-
-/// An error and what caused it, in one line. The client's own words are "error sending request", and the reason comes
-/// only in the causes.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::error::ListError;
 use super::format::{Format, of_content_type};
+use crate::causes::with_causes;
 use common::link::without_userinfo;
 use std::error::Error;
 use std::fmt;
@@ -93,19 +94,4 @@ impl Read for Download {
             }
         }
     }
-}
-
-/// An error of the client with what lies below it, without the URL, which may have a password.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "it takes too long".to_owned() } else { String::new() };
-    let mut cause = error.source();
-    while let Some(below) = cause {
-        let words = below.to_string();
-        if !text.contains(&words) {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&words);
-        }
-        cause = below.source();
-    }
-    if text.is_empty() { "no answer that can be read".to_owned() } else { text }
 }
