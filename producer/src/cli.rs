@@ -1,7 +1,7 @@
 //! Arguments of all commands. A command's own file says what it does with them.
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use common::job::BatchId;
 use common::media::MediaTypes;
 use common::outcome::{Failure, Outcome, Rejection};
@@ -11,12 +11,15 @@ use sources::{Format, Pages};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+/// The widest line of a help text, in characters.
+const HELP_WIDTH: usize = 100;
+
 /// Turns Imgur galleries, albums and lists of links into jobs for any number of workers.
 #[derive(Debug, Parser)]
 #[command(
     name = "producer",
     version,
-    max_term_width = 100,
+    max_term_width = HELP_WIDTH,
     propagate_version = true,
     args_override_self = true,
     after_help = "Examples:\n  producer run links.txt                 everything on this machine\n  producer enqueue links.txt --wait      with workers that run elsewhere\n  producer status --watch"
@@ -36,9 +39,7 @@ pub(crate) enum Command {
     )]
     Enqueue(EnqueueArgs),
     /// Do everything on this machine: a private Redis, workers, wait, summary
-    #[command(
-        after_help = "Handed on to the workers (`worker --help` explains them):\n  --layout --concurrency --host-concurrency --host-rate --connect-timeout --idle-timeout\n  --total-timeout --max-bytes --max-attempts --retry-delay --allow-networks --sync --grace\n\nExamples:\n  producer run links.txt\n  producer run imgur:random --pages 2 --workers 4 --storage ./pictures"
-    )]
+    #[command(after_help = after_help_of_run())]
     Run(Box<RunArgs>),
     /// Forget links, so that they can be enqueued again
     #[command(
@@ -206,75 +207,80 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
 }
 
-/// Settings of `worker` that `run` hands on; `worker --help` explains them, and the worker checks them. `run --help` only
-/// names them: with them it would fill two screens.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct WorkerFlags {
-    /// mirror or hash
-    #[arg(long, hide = true, value_name = "LAYOUT")]
-    pub(crate) layout: Option<String>,
-    /// Downloads at once in one worker
-    #[arg(long, hide = true, value_name = "N")]
-    pub(crate) concurrency: Option<String>,
-    /// Downloads at once from one host in one worker
-    #[arg(long, hide = true, value_name = "N")]
-    pub(crate) host_concurrency: Option<String>,
-    /// Requests to one host from all workers
-    #[arg(long, hide = true, value_name = "RATE")]
-    pub(crate) host_rate: Option<String>,
-    /// Until a connection stands
-    #[arg(long, hide = true, value_name = "TIME")]
-    pub(crate) connect_timeout: Option<String>,
-    /// Until something arrives
-    #[arg(long, hide = true, value_name = "TIME")]
-    pub(crate) idle_timeout: Option<String>,
-    /// Until a download is done
-    #[arg(long, hide = true, value_name = "TIME")]
-    pub(crate) total_timeout: Option<String>,
-    /// The largest object
-    #[arg(long, hide = true, value_name = "SIZE")]
-    pub(crate) max_bytes: Option<String>,
-    /// Tries before a job is dead
-    #[arg(long, hide = true, value_name = "N")]
-    pub(crate) max_attempts: Option<String>,
-    /// The first delay between tries
-    #[arg(long, hide = true, value_name = "TIME")]
-    pub(crate) retry_delay: Option<String>,
-    /// Networks that the address guard lets through
-    #[arg(long, hide = true, value_name = "CIDRS")]
-    pub(crate) allow_networks: Option<String>,
-    /// none, file or batch: make objects durable before they are reported
-    #[arg(long, hide = true, value_name = "HOW")]
-    pub(crate) sync: Option<String>,
-    /// How long downloads may go on after Ctrl-C
-    #[arg(long, hide = true, value_name = "TIME")]
-    pub(crate) grace: Option<String>,
-}
+/// Settings of `worker` that `run` hands on: each flag, what its value is called, and what it is for.
+///
+/// A value is a text here, which the worker reads and checks. That it knows each of these flags by this name, and calls the value so,
+/// is tested against its `--help` (`tests/wire/help.rs`).
+const WORKER_FLAGS: [(&str, &str, &str); 13] = [
+    ("layout", "LAYOUT", "mirror or hash"),
+    ("concurrency", "N", "Downloads at once in one worker"),
+    ("host-concurrency", "N", "Downloads at once from one host in one worker"),
+    ("host-rate", "RATE", "Requests to one host from all workers"),
+    ("connect-timeout", "TIME", "Until a connection stands"),
+    ("idle-timeout", "TIME", "Until something arrives"),
+    ("total-timeout", "TIME", "Until a download is done"),
+    ("max-bytes", "SIZE", "The largest object"),
+    ("max-attempts", "N", "Tries before a job is dead"),
+    ("retry-delay", "TIME", "The first delay between tries"),
+    ("allow-networks", "CIDRS", "Networks that the address guard lets through"),
+    ("sync", "HOW", "none, file or batch: make objects durable before they are reported"),
+    ("grace", "TIME", "How long downloads may go on after Ctrl-C"),
+];
+
+/// Those of [`WORKER_FLAGS`] that were given, as the worker takes them. Those that were not come from the environment, which a
+/// worker process inherits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerFlags(Vec<String>);
 
 impl WorkerFlags {
-    /// The flags that were given, as the worker takes them. Those that were not come from the environment, which a
-    /// worker process inherits.
-    pub(crate) fn as_arguments(&self) -> Vec<String> {
-        [
-            ("--layout", &self.layout),
-            ("--concurrency", &self.concurrency),
-            ("--host-concurrency", &self.host_concurrency),
-            ("--host-rate", &self.host_rate),
-            ("--connect-timeout", &self.connect_timeout),
-            ("--idle-timeout", &self.idle_timeout),
-            ("--total-timeout", &self.total_timeout),
-            ("--max-bytes", &self.max_bytes),
-            ("--max-attempts", &self.max_attempts),
-            ("--retry-delay", &self.retry_delay),
-            ("--allow-networks", &self.allow_networks),
-            ("--sync", &self.sync),
-            ("--grace", &self.grace),
-        ]
-        .into_iter()
-        .filter_map(|(flag, value)| Some([flag.to_owned(), value.clone()?]))
-        .flatten()
-        .collect()
+    /// Flags and their values in turn.
+    pub(crate) fn as_arguments(&self) -> &[String] {
+        &self.0
     }
+}
+
+impl Args for WorkerFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        // Hidden: with them `run --help` would fill two screens. It only names them.
+        let arg = |(flag, value, help)| Arg::new(flag).long(flag).value_name(value).help(help).hide(true);
+        command.args(WORKER_FLAGS.map(arg))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        WorkerFlags::augment_args(command)
+    }
+}
+
+impl FromArgMatches for WorkerFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<WorkerFlags, clap::Error> {
+        let given = WORKER_FLAGS.iter().filter_map(|(flag, ..)| {
+            let value = matches.get_one::<String>(flag)?;
+            Some([format!("--{flag}"), value.clone()])
+        });
+        Ok(WorkerFlags(given.flatten().collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = WorkerFlags::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What `run --help` ends with: their names, in lines that fit the help, and examples.
+fn after_help_of_run() -> String {
+    let mut lines = vec![String::new()];
+    for (flag, ..) in WORKER_FLAGS {
+        let word = format!(" --{flag}");
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < HELP_WIDTH => line.push_str(&word),
+            _ => lines.push(word),
+        }
+    }
+    format!(
+        "Handed on to the workers (`worker --help` explains them):\n {}\n\nExamples:\n  producer run links.txt\n  \
+         producer run imgur:random --pages 2 --workers 4 --storage ./pictures",
+        lines.join("\n ")
+    )
 }
 
 #[derive(Debug, Args)]

@@ -54,6 +54,22 @@ fn every_help_fits_a_screen_and_has_an_example() {
     insta::assert_snapshot!("worker", text);
 }
 
+/// `run` hands on texts and does not know what they mean: the worker must know each flag by the same name, with such a value.
+#[test]
+fn every_flag_that_run_hands_on_is_one_of_the_worker_s() {
+    let (of_run, of_worker) = (help(Producer::alone(&["run", "--help"])), help(Worker::alone(&["--help"])));
+    let (_, handed_on) = of_run.split_once("Handed on to the workers (`worker --help` explains them):\n").unwrap();
+    let flags: Vec<&str> = handed_on.split("\n\n").next().unwrap().split_whitespace().collect();
+    assert_eq!(flags.len(), 13, "{flags:?}");
+    for flag in flags {
+        let refused = finish(Producer::alone(&["run", flag]), b"", SOON);
+        // "a value is required for '--layout <LAYOUT>' but none was supplied"
+        let with_value = refused.stderr.split('\'').nth(1).unwrap_or_default();
+        assert!(refused.code == 2 && with_value.starts_with(&format!("{flag} <")), "{flag}: {refused:?}");
+        assert!(of_worker.contains(&format!(" {with_value} ")), "{with_value} is none of the worker's");
+    }
+}
+
 #[test]
 fn a_secret_in_the_environment_is_not_in_the_help() {
     let mut command = Producer::alone(&["enqueue", "--help"]);

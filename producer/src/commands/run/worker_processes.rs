@@ -47,7 +47,7 @@ impl WorkerProcesses {
         data_dir: &Path,
     ) -> Result<WorkerProcesses, CommandError> {
         let mut arguments = vec!["--exit-with-stdin".to_owned()];
-        arguments.extend(args.worker.as_arguments());
+        arguments.extend_from_slice(args.worker.as_arguments());
         let command = WorkerCommand {
             program: find_worker()?,
             arguments,
