@@ -170,6 +170,11 @@ impl Report {
     }
 }
 
+/// When an entry of a stream was made, by its id (`1700000000000-0`): ms since 1970, by the clock of Redis.
+pub fn entry_ms(entry: &str) -> Option<u64> {
+    entry.split_once('-')?.0.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +190,7 @@ mod tests {
         assert_eq!(json["bytes"], 10);
         assert_eq!(json["type"], "jpeg");
         assert_eq!(json.get("reason"), None);
+        assert_eq!((entry_ms("170-3"), entry_ms("170"), entry_ms("x-1")), (Some(170), None, None));
     }
 
     #[test]

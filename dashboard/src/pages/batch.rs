@@ -47,7 +47,7 @@ fn body(batch: &BatchState, now_ms: u64) -> Markup {
     let parts = [("stored", share(batch.stored)), ("rejected", share(batch.rejected)), ("failed", share(batch.failed))];
     html! {
         h1 { "Batch " code { (batch.batch) } }
-        p.muted { (short(&batch.source, 300)) " · " (ago(now_ms.saturating_sub(batch.started))) }
+        p.muted { (short(&batch.source, 300)) " · " (ago(now_ms, batch.started)) }
         section.numbers aria-label="Numbers" {
             (charts::parts_of_whole(&label, &parts))
             dl.large { @for (name, value, beside) in &facts { div.tile { dt { (name) } dd { span.value { (value) } " " span.beside { (beside) } } } } }

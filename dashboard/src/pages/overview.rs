@@ -1,6 +1,6 @@
 //! The overview: the queue at a glance, in sections that are sent again when they changed.
 
-use super::parts::{ago, badge, button, entry_ms, link, number, rate, time_of_day};
+use super::parts::{ago, badge, button, entry_ago, link, number, rate, time_of_day};
 use super::{Context, Range, answer, charts, frame, notice, trouble};
 use crate::Site;
 use crate::parameters::Parameters;
@@ -187,7 +187,7 @@ fn pictures(results: &[ResultRow], now_ms: u64, context: &Context) -> Markup {
             ul.pictures data-keyed="" {
                 @for row in shown {
                     @let name = row.key.rsplit('/').next().unwrap_or_default();
-                    @let title = format!("{} · {} · {}", short(&row.url, 300), bytes(row.bytes.unwrap_or(0)), ago(now_ms.saturating_sub(entry_ms(&row.entry))));
+                    @let title = format!("{} · {} · {}", short(&row.url, 300), bytes(row.bytes.unwrap_or(0)), entry_ago(now_ms, &row.entry));
                     li data-key=(row.entry) title=(title) {
                         img src=(format!("/thumb/{}", row.entry)) width="160" height="160" loading="lazy" decoding="async" alt=(short(name, 60));
                     }
@@ -199,7 +199,7 @@ fn pictures(results: &[ResultRow], now_ms: u64, context: &Context) -> Markup {
 
 fn workers(status: &Status, now_ms: u64) -> Markup {
     let workers = status.busiest_workers();
-    let seen = |ms: u64| if ms < 5000 { "now".to_owned() } else { ago(ms) };
+    let seen = |ms_ago: u64| if ms_ago < 5000 { "now".to_owned() } else { ago(ms_ago, 0) };
     html! {
         div.title { h2 { "Workers" } span.muted { (number(workers.len() as u64)) " alive" } }
         @if workers.is_empty() { p.muted { "None is alive." } } @else {
@@ -213,7 +213,7 @@ fn workers(status: &Status, now_ms: u64) -> Markup {
                                 td.n { (number(worker.in_flight)) }
                                 td.n { (rate(worker.rate)) }
                                 td.n { (number(worker.done)) }
-                                td { (ago(now_ms.saturating_sub(worker.started))) }
+                                td { (ago(now_ms, worker.started)) }
                                 td { (seen(worker.seen_ms_ago)) }
                                 td { @if worker.waiting.is_empty() { span.badge.good { "working" } } @else { span.badge.warn { (short(&worker.waiting, 60)) } } }
                             }
@@ -234,6 +234,18 @@ struct HostRow<'a> {
     /// Of those that ended a second.
     failed_a_second: f64,
     remembered: Option<&'a HostState>,
+}
+
+impl HostRow<'_> {
+    /// The share of what ended that was not stored.
+    fn not_stored(&self) -> String {
+        if self.rate <= 0.0 {
+            return "–".to_owned();
+        }
+        // Workers tell their rates in hundredths, and shares too.
+        let whole = |a_second: f64| (a_second * 1e4).round() as u64;
+        percent(whole(self.failed_a_second), whole(self.rate))
+    }
 }
 
 fn hosts(figures: &Figures) -> Markup {
@@ -262,7 +274,7 @@ fn hosts(figures: &Figures) -> Markup {
                                 th scope="row" title=(short(name, 300)) { (short(name, 48)) }
                                 td.n { (rate(row.rate)) }
                                 td.n { (number(row.in_flight)) }
-                                td.n { @if row.rate > 0.0 { (percent((row.failed_a_second * 1e3) as u64, (row.rate * 1e3) as u64)) } @else { "–" } }
+                                td.n { (row.not_stored()) }
                                 td.state { (state_of_host(row.remembered)) }
                             }
                         }
@@ -341,7 +353,7 @@ fn batches(batches: &[BatchState], now_ms: u64) -> Markup {
                         div.line {
                             a href=(format!("/batch/{}", batch.batch)) { code { (batch.batch) } }
                             span.source { (short(&batch.source, 60)) }
-                            span.muted { (ago(now_ms.saturating_sub(batch.started))) }
+                            span.muted { (ago(now_ms, batch.started)) }
                         }
                         progress max=(batch.enqueued.max(1)) value=(batch.done()) aria-label=(format!("Batch {}", batch.batch)) { (batch.percent_done()) " %" }
                         div.line.muted {
@@ -394,7 +406,7 @@ pub(super) fn dead_list(context: &Context, jobs: &[DeadJob], now_ms: u64, back: 
                         div.line.muted {
                             (badge("failed", &job.reason))
                             span { (job.attempts) @if job.attempts == 1 { " attempt" } @else { " attempts" } }
-                            span { (ago(now_ms.saturating_sub(entry_ms(&job.entry)))) }
+                            span { (entry_ago(now_ms, &job.entry)) }
                         }
                     }
                     div.buttons {

@@ -1,6 +1,7 @@
 //! The small parts of pages: numbers, times, links of strangers, forms.
 
 use super::Context;
+use common::report::entry_ms;
 use common::text::{age, short};
 use maud::{Markup, html};
 use std::time::Duration;
@@ -33,20 +34,23 @@ pub(super) fn rate(a_second: f64) -> String {
     }
 }
 
-/// How long ago something was.
-pub(super) fn ago(ms: u64) -> String {
-    if ms < 10_000 { "just now".to_owned() } else { format!("{} ago", age(Duration::from_millis(ms))) }
+/// How long ago something was, by the times of Redis.
+pub(super) fn ago(now_ms: u64, then_ms: u64) -> String {
+    match now_ms.saturating_sub(then_ms) {
+        0..10_000 => "just now".to_owned(),
+        ms => format!("{} ago", age(Duration::from_millis(ms))),
+    }
+}
+
+/// How long ago an entry of a stream was made.
+pub(super) fn entry_ago(now_ms: u64, entry: &str) -> String {
+    entry_ms(entry).map_or_else(String::new, |then_ms| ago(now_ms, then_ms))
 }
 
 /// The time of the day, of ms since 1970.
 pub(super) fn time_of_day(ms: u64) -> String {
     let s = ms / 1000 % 86_400;
     format!("{:02}:{:02}:{:02} UTC", s / 3600, s / 60 % 60, s % 60)
-}
-
-/// When an entry of a stream was made, by its id.
-pub(super) fn entry_ms(entry: &str) -> u64 {
-    entry.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or(0)
 }
 
 /// A stranger's link: its text as text, and a link only to what a browser fetches as a page or picture.
@@ -103,9 +107,10 @@ mod tests {
             (rate(0.0), rate(0.04), rate(41.23), rate(1204.4)),
             ("0".into(), "0.04".into(), "41.2".into(), "1,204".into())
         );
-        assert_eq!((ago(4000), ago(47_000), ago(7_200_000)), ("just now".into(), "40s ago".into(), "2h ago".into()));
+        let ago = [4000, 47_000, 7_200_000].map(|ms| ago(1_000_000_000, 1_000_000_000 - ms));
+        assert_eq!(ago, ["just now", "40s ago", "2h ago"]);
+        assert_eq!((entry_ago(90_000, "20000-3"), entry_ago(90_000, "x")), ("1m ago".into(), String::new()));
         assert_eq!(time_of_day(1_700_000_000_000), "22:13:20 UTC");
-        assert_eq!((entry_ms("170-3"), entry_ms("x")), (170, 0));
     }
 
     #[test]

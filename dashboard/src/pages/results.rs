@@ -1,6 +1,6 @@
 //! The results, newest first, page by page, of one outcome or reason where that is asked for.
 
-use super::parts::{ago, badge, entry_ms, link, number};
+use super::parts::{badge, entry_ago, link, number};
 use super::search::newest;
 use super::{answer, as_of, frame, trouble};
 use crate::Site;
@@ -104,7 +104,7 @@ fn table(rows: &[ResultRow], now_ms: u64) -> Markup {
                             }
                             td { (badge(&row.outcome, &row.reason)) }
                             td.n { (row.bytes.map_or(String::new(), bytes)) }
-                            td { (ago(now_ms.saturating_sub(entry_ms(&row.entry)))) }
+                            td { (entry_ago(now_ms, &row.entry)) }
                         }
                     }
                 }

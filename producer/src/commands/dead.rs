@@ -4,6 +4,7 @@ use super::{CommandError, Ended, print, print_json};
 use crate::cli::{DeadChange, DeadCommand, DeadFilter};
 use common::error::QueueError;
 use common::host::host_of;
+use common::report::entry_ms;
 use common::text::{count, harmless};
 use queue::{DeadAction, DeadJob, DeadPages, Queue};
 use url::Url;
@@ -66,7 +67,7 @@ impl Wanted<'_> {
 
     fn takes(&self, job: &DeadJob) -> bool {
         let Wanted { filter, since_ms, before_ms } = self;
-        let failed_ms = job.entry.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or(0);
+        let failed_ms = entry_ms(&job.entry).unwrap_or(0);
         filter.reason.as_ref().is_none_or(|reason| *reason == job.reason)
             && filter.id.as_ref().is_none_or(|id| *id == job.id)
             && filter.host.as_ref().is_none_or(|host| is_of_host(&job.url, host))

@@ -2,7 +2,7 @@
 
 use crate::cli::ResultsFormat;
 use crate::view::style::{of_outcome, paint};
-use common::report::ResultRow;
+use common::report::{ResultRow, entry_ms};
 use common::text::{bytes, harmless};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
@@ -223,7 +223,7 @@ impl ParquetOutput {
     fn write_group(&mut self) -> Result<(), ParquetError> {
         let rows = std::mem::take(&mut self.rows);
         let mut group = self.writer.next_row_group()?;
-        let time = |row: &ResultRow| row.entry.split_once('-').and_then(|(ms, _)| ms.parse::<i64>().ok());
+        let time = |row: &ResultRow| i64::try_from(entry_ms(&row.entry)?).ok();
         column::<Int64Type>(&mut group, rows.iter().map(time))?;
         for Column { get, .. } in COLUMNS {
             match get(&ResultRow::default()) {
