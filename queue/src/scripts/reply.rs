@@ -112,15 +112,6 @@ impl Reply {
         }
     }
 
-    /// The score of a member of a sorted set, or nothing.
-    pub(crate) fn score_or_nil(&mut self, what: &str) -> Result<Option<f64>, QueueError> {
-        self.read(what, |part| match part {
-            Value::Nil => Some(None),
-            Value::Double(score) => Some(Some(*score)),
-            other => text(other)?.parse().ok().map(Some),
-        })
-    }
-
     /// Text. What strangers sent may be no UTF-8; such bytes are shown as such.
     pub(crate) fn text(&mut self, what: &str) -> Result<String, QueueError> {
         self.read(what, text)
