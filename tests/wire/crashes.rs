@@ -74,6 +74,16 @@ fn a_worker_that_was_frozen_longer_than_its_lease_writes_nothing_and_goes_on_und
         (workers.len() == 2 && !workers.contains(&name)).then_some(())
     });
     assert!(one_result_each(&mut queue, 4).values().all(|outcome| outcome == "stored"));
+    // What the name that was taken for dead had in flight is nobody's, and not the fresh name's.
+    until("nobody has anything in flight at a host", SOON, || {
+        let workers = queue.workers();
+        let idle = |worker: &String| {
+            let hosts = queue.hash(&format!("worker:{worker}")).remove("hosts").unwrap_or_default();
+            let hosts: Option<Vec<serde_json::Value>> = serde_json::from_str(&hosts).ok();
+            hosts.is_some_and(|hosts| hosts.iter().all(|host| host[2] == 0))
+        };
+        workers.iter().all(idle).then_some(())
+    });
     // It works again.
     queue.push(&origin.url("9/5000.gif"));
     queue.until_results(5, SOON);

@@ -402,13 +402,28 @@ const CROWDS: &[Case] = &[
     ),
 ];
 
+/// What a machine that does nothing else adds up in 5 ms; busy with something else it takes longer for this as well.
+const YARDSTICK: &str = "local x = 0 for i = 1, 1000000 do x = x + i end return x";
+/// That times 10 is as much as [`MICROSECONDS_MAX`], whatever the machine is busy with.
+const YARDSTICKS_MAX: u64 = 10;
+
 #[test]
 fn no_call_takes_long_however_many_large_jobs_wait() {
     let redis = Redis::private(&["--appendonly", "no"]);
     for case in CROWDS {
-        let took = least(&redis, case, "https://x.org/1.jpg", MICROSECONDS_MAX);
-        println!("{}: {took} µs", case.0);
-        assert!(took < MICROSECONDS_MAX, "{} holds Redis for {took} µs", case.0);
+        // Each time beside what the same Redis takes for the yardstick in the same moment.
+        let mut tried = Vec::new();
+        let is_fine = (0..10).any(|_| {
+            let mut connection = redis.connect();
+            took(&mut connection);
+            redis::cmd("EVAL").arg(YARDSTICK).arg(0).query::<u64>(&mut connection).unwrap();
+            let yardstick = took(&mut connection);
+            let took = least(&redis, case, "https://x.org/1.jpg", u64::MAX);
+            println!("{}: {took} µs, beside {yardstick}", case.0);
+            tried.push((took, yardstick));
+            took < MICROSECONDS_MAX.max(YARDSTICKS_MAX * yardstick)
+        });
+        assert!(is_fine, "{} holds Redis too long (µs, and what the yardstick took): {tried:?}", case.0);
     }
 }
 
