@@ -41,42 +41,33 @@ local function answered(state)
   end
 end
 
--- What each kind of news comes to; `a` is where it stands in ARGV. Returns where the next one stands.
-local NEWS = {}
-
-function NEWS.refused(a, now)
-  local state = host_state(hosts_key, ARGV[a + REFUSED_HOST], now)
-  refuse(state, now, ARGV[a + REFUSED_REASON], tonumber(ARGV[a + REFUSED_SERVER_WAIT_MS]), tonumber(ARGV[a + REFUSED_FIRST_MS]),
-    tonumber(ARGV[a + REFUSED_LONGEST_MS]))
-  return a + REFUSED_ARGS
-end
-
-function NEWS.silent(a, now)
-  local state = host_state(hosts_key, ARGV[a + SILENT_HOST], now)
-  suspect(state, now, redis.call('ZCARD', workers_key), ARGV[a + SILENT_REASON], tonumber(ARGV[a + SILENT_FIRST_MS]),
-    tonumber(ARGV[a + SILENT_LONGEST_MS]))
-  return a + SILENT_ARGS
-end
-
-function NEWS.answered(a, now)
-  answered(host_state(hosts_key, ARGV[a + ANSWERED_HOST], now))
-  return a + ANSWERED_ARGS
-end
-
-function NEWS.unused(a, now)
-  local host = ARGV[a + UNUSED_HOST]
-  local state = host_state(hosts_key, host, now)
-  if (state.tat or 0) > now then state.tat = math.max(now, state.tat - tonumber(ARGV[a + UNUSED_INTERVAL_MS])) end
-  if ARGV[a + UNUSED_WAS_PROBE] == '1' then end_probe(state, worker) end
-  bring_forward(host, now)
-  state.next = nil
-  return a + UNUSED_ARGS
-end
-
--- Takes in all news from `a` on. Returns where they end.
+-- Takes in all news from ARGV[a] on. Returns where they end. One function for all kinds: each one more costs every call of the script.
 local function learn(a, now)
-  while NEWS[ARGV[a]] do a = NEWS[ARGV[a]](a, now) end
-  return a
+  while true do
+    local kind = ARGV[a]
+    if kind == 'refused' then
+      refuse(host_state(hosts_key, ARGV[a + REFUSED_HOST], now), now, ARGV[a + REFUSED_REASON],
+        tonumber(ARGV[a + REFUSED_SERVER_WAIT_MS]), tonumber(ARGV[a + REFUSED_FIRST_MS]), tonumber(ARGV[a + REFUSED_LONGEST_MS]))
+      a = a + REFUSED_ARGS
+    elseif kind == 'silent' then
+      suspect(host_state(hosts_key, ARGV[a + SILENT_HOST], now), now, redis.call('ZCARD', workers_key), ARGV[a + SILENT_REASON],
+        tonumber(ARGV[a + SILENT_FIRST_MS]), tonumber(ARGV[a + SILENT_LONGEST_MS]))
+      a = a + SILENT_ARGS
+    elseif kind == 'answered' then
+      answered(host_state(hosts_key, ARGV[a + ANSWERED_HOST], now))
+      a = a + ANSWERED_ARGS
+    elseif kind == 'unused' then
+      local host = ARGV[a + UNUSED_HOST]
+      local state = host_state(hosts_key, host, now)
+      if (state.tat or 0) > now then state.tat = math.max(now, state.tat - tonumber(ARGV[a + UNUSED_INTERVAL_MS])) end
+      if ARGV[a + UNUSED_WAS_PROBE] == '1' then end_probe(state, worker) end
+      bring_forward(host, now)
+      state.next = nil
+      a = a + UNUSED_ARGS
+    else
+      return a
+    end
+  end
 end
 
 -- When a job is looked at again that its worker was not let start.

@@ -139,10 +139,6 @@ impl Declared {
                 values.extend([table.to_owned(), (listed.fixed.len() + 1).to_string()]);
             }
         }
-        for (name, value) in self.parts.iter().flat_map(PartNames::constants) {
-            names.push(name);
-            values.push(value.to_string());
-        }
         format!("local {} = {}\n", names.join(", "), values.join(", "))
     }
 
@@ -156,7 +152,27 @@ impl Declared {
             source.push_str(&piece.text());
         }
         source.push_str(self.body);
-        source
+        self.with_offsets(&source)
+    }
+
+    /// Puts offsets in the place of their names. As locals they would cost every call: Lua 5.1 searches each local that a function
+    /// uses among all others that functions use, whenever the function is made, and a script's are made each time it runs.
+    fn with_offsets(&self, lua: &str) -> String {
+        let offsets: HashMap<String, usize> = self.parts.iter().flat_map(PartNames::constants).collect();
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut text = String::with_capacity(lua.len());
+        let mut rest = lua;
+        while !rest.is_empty() {
+            let (word, behind) = rest.split_at(rest.find(|c| !is_of_name(c)).unwrap_or(rest.len()));
+            match offsets.get(word) {
+                Some(offset) => text.push_str(&offset.to_string()),
+                None => text.push_str(word),
+            }
+            let (between, behind) = behind.split_at(behind.find(is_of_name).unwrap_or(behind.len()));
+            text.push_str(between);
+            rest = behind;
+        }
+        text
     }
 }
 
@@ -220,7 +236,7 @@ pub(crate) use script;
 
 /// Declares what may be added to a call any number of times: keys, arguments, or both.
 ///
-/// `PurgedJob as JOB { keys [batch_key] args [payload: &'a [u8]] }` makes a struct, and in Lua the constants `JOB_BATCH_KEY`,
+/// `PurgedJob as JOB { keys [batch_key] args [payload: &'a [u8]] }` makes a struct, and for Lua the constants `JOB_BATCH_KEY`,
 /// `JOB_PAYLOAD` (offsets from the part's first key and first argument), `JOB_KEYS` and `JOB_ARGS` (how many it has). With
 /// `tag "retry"` that word is its first argument. What is read by an offset is text.
 macro_rules! part {

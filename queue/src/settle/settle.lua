@@ -46,18 +46,6 @@ local function report(a, payload)
   end
 end
 
-local function retry(a, payload)
-  waiting[#waiting + 1], waiting[#waiting + 2] = now + tonumber(ARGV[a + RETRY_AFTER_MS]), ARGV[a + RETRY_PAYLOAD]
-  if crashes_known then over[#over + 1] = payload end
-  count(stats_key, 'retried', 1)
-end
-
-local function hold(a, payload)
-  local held = ARGV[a + HOLD_PAYLOAD] ~= '' and ARGV[a + HOLD_PAYLOAD] or payload
-  waiting[#waiting + 1], waiting[#waiting + 2] = place_of_held(ARGV[a + HOLD_HOST], now), held
-  count(stats_key, 'held', 1)
-end
-
 local payloads = jobs > 0 and redis.call('HMGET', inflight_key, unpack(ARGV, fields_from, fields_from + jobs - 1)) or {}
 local accepted, gone = {}, {}
 local a = learn(fields_from + jobs, now)
@@ -71,10 +59,18 @@ for job = 1, jobs do
     if payload then report(a, payload) end
     a = a + REPORT_ARGS + #RESULT_FIELDS
   elseif action == 'retry' then
-    if payload then retry(a, payload) end
+    if payload then
+      waiting[#waiting + 1], waiting[#waiting + 2] = now + tonumber(ARGV[a + RETRY_AFTER_MS]), ARGV[a + RETRY_PAYLOAD]
+      if crashes_known then over[#over + 1] = payload end
+      count(stats_key, 'retried', 1)
+    end
     a = a + RETRY_ARGS
   elseif action == 'hold' then
-    if payload then hold(a, payload) end
+    if payload then
+      local held = ARGV[a + HOLD_PAYLOAD] ~= '' and ARGV[a + HOLD_PAYLOAD] or payload
+      waiting[#waiting + 1], waiting[#waiting + 2] = place_of_held(ARGV[a + HOLD_HOST], now), held
+      count(stats_key, 'held', 1)
+    end
     a = a + HOLD_ARGS
   elseif action == 'release' then
     if payload then released[#released + 1] = payload end
