@@ -38,7 +38,7 @@ pub use hosts::{HostNews, HostState};
 pub use purge::{PURGE_PAGE, WaitsIn};
 pub use readers::Reader;
 pub use ready_waiter::ReadyWaiter;
-pub use scripts::script_sources;
+pub use scripts::{PartNames, ScriptNames, script_names, script_sources};
 pub use settle::{Settled, Settlement};
 pub use status::{Status, TimeLeft, WorkerHost, WorkerState, time_left};
 pub use workers::{Heartbeat, LEASE, WorkerName, host_name};

@@ -90,15 +90,17 @@ pub(crate) enum InLua {
     Boolean,
 }
 
-/// What comes any number of times, as [`part!`] declared it.
+/// What a call may have any number of times: keys, arguments, or both.
 #[derive(Debug)]
-pub(crate) struct PartNames {
+pub struct PartNames {
     /// What its constants begin with in Lua.
-    pub(crate) prefix: &'static str,
+    pub prefix: &'static str,
     /// Its first argument, where parts of several kinds follow each other.
-    pub(crate) tag: Option<&'static str>,
-    pub(crate) keys: &'static [&'static str],
-    pub(crate) args: &'static [&'static str],
+    pub tag: Option<&'static str>,
+    /// Its keys, in their order.
+    pub keys: &'static [&'static str],
+    /// Its arguments behind the tag, in their order.
+    pub args: &'static [&'static str],
 }
 
 impl PartNames {
@@ -350,9 +352,43 @@ impl<T: Argument> Argument for Option<T> {
     }
 }
 
-/// Every script, for tests: its file without the extension, and the text that Redis runs.
+/// Every script: its file without the extension, and the text that Redis runs. For tests, and for `examples/scripts.rs`.
 pub fn script_sources() -> Vec<(&'static str, String)> {
     ALL.iter().map(|script| (script.file.trim_end_matches(".lua"), script.source())).collect()
+}
+
+/// What a script is called with, by the names of its declaration and in their order.
+#[derive(Debug)]
+pub struct ScriptNames {
+    /// Its file without the extension.
+    pub script: &'static str,
+    /// Redis refuses it when its memory is full.
+    pub is_refused_at_maxmemory: bool,
+    /// The keys that every call has.
+    pub keys: Vec<&'static str>,
+    /// The index of the first key behind them, where there may be more.
+    pub keys_then: Option<&'static str>,
+    /// The arguments that every call has.
+    pub args: Vec<&'static str>,
+    /// The index of the first argument behind them, where there may be more.
+    pub args_then: Option<&'static str>,
+    /// What may stand there.
+    pub parts: &'static [PartNames],
+}
+
+/// The names of every script, for the test that compares docs/protocol.md with them.
+pub fn script_names() -> Vec<ScriptNames> {
+    let names = |listed: &Names| listed.fixed.iter().map(|(name, _)| *name).collect();
+    let of_script = |script: &&Declared| ScriptNames {
+        script: script.file.trim_end_matches(".lua"),
+        is_refused_at_maxmemory: !script.runs_at_maxmemory,
+        keys: names(&script.keys),
+        keys_then: script.keys.then,
+        args: names(&script.args),
+        args_then: script.args.then,
+        parts: script.parts,
+    };
+    ALL.iter().map(of_script).collect()
 }
 
 /// Every script; `check` fails when a file of Lua belongs to none.
