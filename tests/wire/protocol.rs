@@ -1,9 +1,12 @@
-//! docs/protocol.md against what the programs do: whatever appears in Redis is named in its tables, and what they name appears.
+//! docs/protocol.md against what the programs do: whatever appears in Redis is named in its tables, and what they name appears. And the
+//! tables of scripts name what each script is called with.
 //!
 //! An observer reads every key, again and again, while the programs enqueue, store, fail, wait and die. What it saw is compared with
-//! the tables at the end. Then each row is taken out in turn, to see that the comparison would notice.
+//! the tables at the end. The names of keys and arguments come out of the declarations. Then each row is taken out in turn, to see that
+//! the comparison would notice.
 
 use crate::first_run::with_imgur;
+use ::queue::ScriptNames;
 use common::outcome::{Failure, Rejection};
 use harness::files::sha256;
 use harness::imgur::{Config, Imgur};
@@ -375,8 +378,26 @@ fn a_host_that_refuses(redis: &Redis, observer: &Observer) {
     }
     observer.until_part(JOB, "held");
     origin.set_mood(Mood::Kind);
-    observer.until_part(HOST_ENTRY, "probe");
+    for field in ["probe", "prober"] {
+        observer.until_part(HOST_ENTRY, field);
+    }
     queue.until_results(20, SOON);
+}
+
+/// A host that only redirects lead to, and that refuses.
+fn a_target_that_refuses(redis: &Redis, observer: &Observer) {
+    let (mut queue, door, target) = (RawQueue::on(redis), Origin::start(), Origin::start());
+    let storage = tempfile::tempdir().unwrap();
+    target.set_mood(Mood::Refusing(Some("2".to_owned())));
+    for n in 0..5 {
+        queue.push(&door.url(&format!("to/{}/{n}/300.gif", target.host())));
+    }
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    observer.until_part(JOB, "redirects_to");
+    let held = queue.key("hosts:held");
+    observer.until("hosts:held", |sight| matches!(sight, Sight::Key { key, .. } if *key == held));
+    target.set_mood(Mood::Kind);
+    queue.until_results(5, SOON);
 }
 
 /// A worker that gets no answer while another does.
@@ -427,6 +448,7 @@ fn every_key_and_field_is_documented_and_what_is_documented_appears() {
     std::thread::scope(|scope| {
         scope.spawn(|| one_queue_s_life(&redis, &observer));
         scope.spawn(|| a_host_that_refuses(&redis, &observer));
+        scope.spawn(|| a_target_that_refuses(&redis, &observer));
         scope.spawn(|| a_lonely_worker(&redis, &observer));
         scope.spawn(|| enqueued_alone(&redis, &tables));
     });
@@ -450,7 +472,7 @@ fn every_key_and_field_is_documented_and_what_is_documented_appears() {
 }
 
 #[test]
-fn every_reason_and_every_script_is_documented() {
+fn every_reason_is_documented() {
     let tables = Tables::read();
     let documented: BTreeSet<(String, String)> =
         tables.rows("Outcomes and reasons").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
@@ -463,25 +485,91 @@ fn every_reason_and_every_script_is_documented() {
         .map(|(outcome, reason)| (outcome.to_owned(), reason.to_owned()))
         .collect();
     assert_eq!(documented, there);
+}
 
-    let text = std::fs::read_to_string(root().join("docs/protocol.md")).unwrap();
-    let mut scripts = 0;
-    for folder in std::fs::read_dir(root().join("queue/src")).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
-        for file in std::fs::read_dir(folder.path()).unwrap().flatten() {
-            let path = file.path();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            if path.extension().is_some_and(|extension| extension == "lua") {
-                let told = path.strip_prefix(root()).unwrap().display().to_string();
-                assert!(text.contains(&format!("`{told}`")), "{told} is not in docs/protocol.md");
-                // What scripts share has no section of its own.
-                if !["prelude", "hosts"].contains(&name.as_str()) {
-                    assert!(text.contains(&format!("\n### `{name}`\n")), "{name} has no section");
-                    assert!(tables.rows(&name).iter().any(|row| row[0].starts_with("KEYS 1")), "{name} has no table");
-                    scripts += 1;
-                }
-            }
+/// What a script is called with, as the first two cells of its table's rows.
+fn declared_rows(script: &ScriptNames) -> Vec<[String; 2]> {
+    let mut rows = Vec::new();
+    for (what, names, then) in [("KEYS", &script.keys, script.keys_then), ("ARGV", &script.args, script.args_then)] {
+        rows.extend(names.iter().enumerate().map(|(at, name)| [format!("{what} {}", at + 1), (*name).to_owned()]));
+        rows.extend(then.map(|then| [format!("{what} {} …", names.len() + 1), then.to_owned()]));
+    }
+    for part in script.parts {
+        let place = |what: &str, at: usize| format!("{} {what} {}", part.prefix, at + 1);
+        rows.extend(part.keys.iter().enumerate().map(|(at, key)| [place("KEYS", at), (*key).to_owned()]));
+        let args = part.tag.iter().chain(part.args).enumerate();
+        rows.extend(args.map(|(at, name)| [place("ARGV", at), (*name).to_owned()]));
+    }
+    rows
+}
+
+/// The rows of a script's table that say what it is called with; those of its reply no declaration knows.
+fn documented_rows(tables: &Tables, script: &str) -> Vec<[String; 2]> {
+    let rows = tables.rows(script).iter().filter(|row| !row[0].starts_with("reply"));
+    rows.map(|row| [row[0].clone(), row[1].clone()]).collect()
+}
+
+/// How the declarations and the tables differ, script by script.
+fn differences(tables: &Tables, scripts: &[ScriptNames]) -> Vec<String> {
+    let mut differences = Vec::new();
+    for script in scripts {
+        let (declared, documented) = (declared_rows(script), documented_rows(tables, script.script));
+        if declared != documented {
+            let first = declared.iter().zip(&documented).position(|(one, other)| one != other);
+            let at = first.unwrap_or(declared.len().min(documented.len()));
+            differences.push(format!(
+                "{}: declared is {:?}, where docs/protocol.md has {:?}",
+                script.script,
+                declared.get(at),
+                documented.get(at)
+            ));
+        }
+        if !tables.rows(script.script).iter().any(|row| row[0].starts_with("reply")) {
+            differences.push(format!("{}: nothing is said of its reply", script.script));
         }
     }
-    let (_, sections) = text.split_once("\n## Scripts\n").unwrap();
-    assert_eq!(sections.matches("\n### ").count(), scripts, "a section is of a script that is not there");
+    differences
+}
+
+#[test]
+fn every_script_is_documented_with_the_names_of_its_keys_and_arguments() {
+    let (tables, scripts) = (Tables::read(), ::queue::script_names());
+    let differences_now = differences(&tables, &scripts);
+    assert!(differences_now.is_empty(), "docs/protocol.md and the scripts differ:\n{}", differences_now.join("\n"));
+
+    let text = std::fs::read_to_string(root().join("docs/protocol.md")).unwrap();
+    let (_, text) = text.split_once("\n## Scripts\n").unwrap();
+    let sections: BTreeMap<&str, &str> = text
+        .split("\n### ")
+        .skip(1)
+        .map(|section| section.split_once('\n').unwrap())
+        .map(|(heading, section)| (heading.trim_matches('`'), section))
+        .collect();
+    let names: BTreeSet<&str> = scripts.iter().map(|script| script.script).collect();
+    assert_eq!(sections.keys().copied().collect::<BTreeSet<_>>(), names);
+    for script in &scripts {
+        let section = sections[script.script];
+        // It opens with where its text lies.
+        let path = section.trim_start().trim_start_matches('`').split('`').next().unwrap();
+        assert!(path.ends_with(&format!("/{}.lua", script.script)), "{}: {path}", script.script);
+        assert!(root().join(path).is_file(), "{path} is not there");
+        let is_said = section.contains("Redis refuses it when its memory is full.");
+        assert_eq!(is_said, script.is_refused_at_maxmemory, "{} at maxmemory", script.script);
+    }
+
+    // The comparison notices each name that is missing, another one, or at another place.
+    for script in &scripts {
+        let rows = tables.rows(script.script).len();
+        for n in (0..rows).filter(|n| !tables.rows(script.script)[*n][0].starts_with("reply")) {
+            let changed = |change: &dyn Fn(&mut Vec<Vec<String>>)| {
+                let mut changed = tables.clone();
+                change(changed.0.get_mut(script.script).unwrap());
+                differences(&changed, &scripts)
+            };
+            let row = &tables.rows(script.script)[n];
+            assert_eq!(changed(&|rows| _ = rows.remove(n)).len(), 1, "without {row:?}");
+            assert_eq!(changed(&|rows| rows[n][1].push('x')).len(), 1, "{row:?} under another name");
+            assert_eq!(changed(&|rows| rows.insert(n, row.clone())).len(), 1, "{row:?} twice");
+        }
+    }
 }
