@@ -2,7 +2,7 @@
 //! whole. And what the queue remembers of hosts, where nobody can understand it.
 
 use super::scripts::{Bench, batch, chunk, failed, one_of_each};
-use ::queue::{ClaimRequest, DeadAction, WaitsIn};
+use ::queue::{AdmissionRequest, ClaimRequest, DeadAction, WaitsIn};
 use common::error::QueueError;
 use harness::{Origin, RawQueue, Worker, until};
 use std::time::Duration;
@@ -20,6 +20,12 @@ fn claim(bench: &mut Bench) -> Result<(), QueueError> {
     let request =
         ClaimRequest { host_rate: Some("5/s".parse().unwrap()), results_max: Some(1000), ..ClaimRequest::of(10) };
     bench.runtime.block_on(bench.queue.claim(&bench.worker, bench.number, &request)).map(drop)
+}
+
+fn admit(bench: &mut Bench) -> Result<(), QueueError> {
+    let hosts = vec![("x.org".to_owned(), Duration::from_millis(300))];
+    let request = AdmissionRequest { host_rate: Some("5/s".parse().unwrap()), free_refusals: 10, hosts };
+    bench.runtime.block_on(bench.queue.admit(&bench.worker, &request)).map(drop)
 }
 
 fn settle(bench: &mut Bench) -> Result<(), QueueError> {
@@ -90,8 +96,9 @@ fn jobs(bench: &mut Bench) -> usize {
 
 #[test]
 fn a_key_that_holds_something_else_costs_no_job() {
-    let operations: [(&str, Preparation, Operation, usize); 7] = [
+    let operations: [(&str, Preparation, Operation, usize); 8] = [
         ("claim", |_| (), claim, 3),
+        ("admit", |_| (), admit, 3),
         ("settle", |bench| _ = bench.claim_all(), settle, 3),
         ("recover", end_the_lease, recover, 3),
         ("dead_retry", fail_all, dead_retry, 3),
@@ -105,7 +112,9 @@ fn a_key_that_holds_something_else_costs_no_job() {
         prepare(&mut bench);
         let before = bench.snapshot();
         let mut keys = bench.all_keys();
-        for key in ["ready", "delayed", "results", "dead", "stats", "meta", "crashes", "hosts", "dedup:meta"] {
+        for key in
+            ["ready", "delayed", "results", "dead", "stats", "meta", "crashes", "hosts", "hosts:held", "dedup:meta"]
+        {
             keys.push(bench.raw.key(key));
         }
         keys.sort();
@@ -146,6 +155,28 @@ fn an_error_over_a_key_names_it() {
     let key = bench.raw.key("delayed");
     assert!(told.to_string().contains(&format!("{key} holds a string, where imgq keeps a zset")), "{told}");
     assert!(told.hint().is_some_and(|hint| hint.contains("holds what imgq did not put there")), "{told}");
+}
+
+#[test]
+fn an_index_of_held_hosts_that_is_none_stops_who_would_change_it_and_is_named() {
+    let mut bench = Bench::on(RawQueue::shared());
+    bench.claim_all();
+    bench.raw.run::<()>(&["SET", "@hosts:held", "oops"]);
+    let key = bench.raw.key("hosts:held");
+    let operations: [(&str, Operation); 4] = [
+        ("claim", claim),
+        ("admit", admit),
+        ("settle", settle),
+        ("recover", |bench| {
+            let name = bench.worker.to_string();
+            bench.raw.run::<i64>(&["ZADD", "@workers", "1", &name]);
+            recover(bench)
+        }),
+    ];
+    for (name, operation) in operations {
+        let told = operation(&mut bench).expect_err(name);
+        assert!(told.to_string().contains(&format!("{key} holds a string, where imgq keeps a zset")), "{name}: {told}");
+    }
 }
 
 /// Entries of `hosts` that no script wrote.
@@ -237,6 +268,21 @@ fn a_settle_whose_stream_is_full_makes_nothing_twice() {
         bench.roll_back(&before);
         settle(&mut bench).unwrap();
     }
+}
+
+/// A member of the index has an end of its own, which says nothing where there is no entry: it goes, and nobody waits for it.
+#[test]
+fn what_the_index_of_held_hosts_says_alone_holds_nobody() {
+    let mut bench = Bench::on(RawQueue::shared());
+    for (ends, host) in [("1", "x.org"), ("-inf", "lost.example")] {
+        bench.raw.run::<i64>(&["ZADD", "@hosts:held", ends, host]);
+    }
+    let hosts = vec![("x.org".to_owned(), Duration::ZERO)];
+    let request = AdmissionRequest { hosts, ..AdmissionRequest::default() };
+    let admitted = bench.runtime.block_on(bench.queue.admit(&bench.worker, &request)).unwrap();
+    assert_eq!(admitted.starts, [Some(::queue::Start::After(Duration::ZERO))]);
+    assert_eq!(bench.claim_all().len(), 3);
+    assert_eq!(bench.raw.run::<usize>(&["ZCARD", "@hosts:held"]), 0);
 }
 
 /// What a later version adds to an entry is left alone.

@@ -3,8 +3,8 @@
 
 use super::scripts::{Bench, batch};
 use ::queue::{
-    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, LeaseField, Reconciled, Settlement, WaitsIn,
-    WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, LeaseField, Reconciled,
+    Settlement, WaitsIn, WorkerName,
 };
 use common::host::HostRate;
 use common::job::{Job, JobId};
@@ -114,6 +114,24 @@ const CASES: &[Case] = &[
             stage.raw::<i64>(&["ZADD", "@delayed", "1", &text]);
         },
         claim,
+    ),
+    (
+        "admit",
+        |stage| {
+            // Something is remembered of this host, and of one that the script may look at besides.
+            let text = stage.text.clone();
+            for host in [text.as_str(), "x.org"] {
+                stage.raw::<i64>(&["HSET", "@hosts", host, r#"{"ends":1,"level":1,"why":"rate_limited"}"#]);
+                stage.raw::<i64>(&["ZADD", "@hosts:held", "1", host]);
+            }
+        },
+        |stage| {
+            let ahead = Duration::from_millis(300);
+            let hosts = vec![(stage.text.clone(), ahead), (format!("{}.org", stage.text), ahead)];
+            let request = AdmissionRequest { host_rate: Some("5/s".parse().unwrap()), free_refusals: 10, hosts };
+            let admitted = stage.bench.runtime.block_on(stage.bench.queue.admit(&stage.bench.worker, &request));
+            assert!(admitted.unwrap().starts.iter().all(Option::is_some));
+        },
     ),
     ("reconcile", Stage::in_flight, |stage| {
         stage.bench.runtime.block_on(stage.bench.queue.reconcile(&stage.bench.worker, 2)).unwrap();
