@@ -4,8 +4,8 @@
 //! The operations are called; what they did is read with raw commands.
 
 use ::queue::{
-    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement, WaitsIn,
-    WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, HostNews, LeaseField, OpenBatch, Queue,
+    Reconciled, Settlement, Start, WaitsIn, WorkerName,
 };
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
@@ -348,6 +348,87 @@ fn claim_after_being_reaped() {
     bench.reap();
     assert_eq!(bench.claim(1, 10), Claim::Reaped);
     bench.all_are("ready");
+}
+
+/// When a host may be asked, for which somebody may have a hold and a rate to say.
+fn admit(bench: &mut Bench, host: &str) -> Option<Start> {
+    let hosts = vec![(host.to_owned(), Duration::from_millis(300))];
+    let request = AdmissionRequest { host_rate: Some("6/m".parse().unwrap()), free_refusals: 10, hosts };
+    let admitted = bench.runtime.block_on(bench.queue.admit(&bench.worker, &request)).unwrap();
+    let [start] = admitted.starts.try_into().unwrap();
+    start
+}
+
+fn give_back(bench: &mut Bench, host: &str, was_probe: bool) {
+    let news = [HostNews::Unused { host: host.to_owned(), interval: Duration::from_secs(10), was_probe }];
+    bench.runtime.block_on(bench.queue.settle(&bench.worker, &[], &news)).unwrap();
+}
+
+/// The hold of this host is just over: who comes next tries it for all.
+fn hold_that_is_over(bench: &mut Bench, host: &str) {
+    let (seconds, _): (u64, u64) = bench.raw.run(&["TIME"]);
+    let entry = format!(r#"{{"ends":{}000,"level":1,"why":"dns"}}"#, seconds - 1);
+    bench.raw.run::<i64>(&["HSET", "@hosts", host, &entry]);
+}
+
+#[test]
+fn admit_reply_lost_late_or_rolled_back() {
+    let mut bench = Bench::new();
+    let jobs_before = bench.places();
+    assert_eq!(admit(&mut bench, "rated.org"), Some(Start::After(Duration::ZERO)));
+    let before = bench.snapshot();
+    // The reply was lost: the start is gone with it, until somebody gives it back.
+    assert_eq!(admit(&mut bench, "rated.org"), None);
+    give_back(&mut bench, "rated.org", false);
+    assert_eq!(admit(&mut bench, "rated.org"), Some(Start::After(Duration::ZERO)));
+
+    hold_that_is_over(&mut bench, "held.org");
+    let held = bench.snapshot();
+    assert_eq!(admit(&mut bench, "held.org"), Some(Start::Probe(Failure::Dns)));
+    assert_eq!(admit(&mut bench, "held.org"), None, "one tries it, as far as anybody knows");
+    // Somebody else's start that is given back is not the probe, and another worker has none to give back.
+    let entry = bench.raw.hash("hosts")["held.org"].clone();
+    bench.raw.run::<i64>(&["HSET", "@hosts", "other.org", &entry]);
+    let other = std::mem::replace(&mut bench.worker, WorkerName::fresh());
+    give_back(&mut bench, "other.org", true);
+    assert!(bench.raw.hash("hosts")["other.org"].contains("\"probe\""));
+    bench.worker = other;
+    give_back(&mut bench, "held.org", true);
+    assert_eq!(admit(&mut bench, "held.org"), Some(Start::Probe(Failure::Dns)));
+
+    // What was given out since is given out again.
+    bench.roll_back(&held);
+    assert_eq!(admit(&mut bench, "held.org"), Some(Start::Probe(Failure::Dns)));
+    bench.roll_back(&before);
+    give_back(&mut bench, "rated.org", false);
+    assert_eq!(admit(&mut bench, "rated.org"), Some(Start::After(Duration::ZERO)));
+
+    // Whoever was taken for dead and asks on changes no job.
+    bench.reap();
+    admit(&mut bench, "reaped.org");
+    assert_eq!(bench.places(), jobs_before);
+}
+
+/// What recovery ends is the probes of hosts that the dead worker's jobs name: that of a link, and that of a target.
+#[test]
+fn recover_ends_the_probes_of_the_dead_worker_s_jobs() {
+    let mut bench = Bench::new();
+    bench.raw.run::<i64>(&["DEL", "@ready"]);
+    let id = "0123456789ab80008000000000000001";
+    let job = format!(r#"{{"id":"{id}","url":"http://link.org/1.jpg","redirects_to":"target.org"}}"#);
+    bench.raw.push(&job);
+    for host in ["link.org", "target.org"] {
+        hold_that_is_over(&mut bench, host);
+    }
+    let [claimed] = bench.claim_all().try_into().unwrap();
+    let starts: Vec<_> = claimed.admissions.iter().map(|admission| (&*admission.host, admission.start)).collect();
+    let probe = Start::Probe(Failure::Dns);
+    assert_eq!(starts, [("link.org", probe), ("target.org", probe)]);
+    assert_eq!(admit(&mut bench, "link.org"), None);
+    assert_eq!(bench.reap(), Some(1));
+    for host in ["link.org", "target.org"] {
+        assert_eq!(admit(&mut bench, host), Some(probe), "{host}");
+    }
 }
 
 #[test]

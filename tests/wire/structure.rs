@@ -104,6 +104,7 @@ fn pure_modules_do_no_io_and_know_no_clock() {
         "sources/src/imgur/target",
         "worker/src/address_guard",
         "worker/src/attempt",
+        "worker/src/hosts/conclusions",
         "worker/src/robots",
         "producer/src/view/advice",
         "producer/src/view/style",
