@@ -11,7 +11,7 @@ use std::time::Duration;
 script! {
     AdmitScript<'a> from "admit.lua";
     with [TIME, TYPES, ENTRIES, LINE, ADMISSION];
-    keys [hosts_key, hosts_held_key];
+    keys [hosts_key, hosts_held_key, workers_key];
     args [worker: &'a str, host_interval_us: u64, free_refusals: u32], then questions_from;
     parts [Question]
 }
@@ -35,7 +35,8 @@ pub struct AdmissionRequest {
 /// What the fleet says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// For each host of the request, in its order: when it may be asked; `None` when that is not within its time.
+    /// For each host of the request, in its order: when it may be asked; `None` when that is not within its time, or the worker was
+    /// taken for dead.
     pub starts: Vec<Option<Start>>,
     /// What was remembered of these hosts could not be understood, and was dropped.
     pub dropped: Vec<String>,
@@ -51,6 +52,7 @@ impl Queue {
         let call = AdmitScript {
             hosts_key: self.keys.hosts(),
             hosts_held_key: self.keys.hosts_held(),
+            workers_key: self.keys.workers(),
             worker: worker.as_str(),
             host_interval_us: request.host_rate.map_or(0, |rate| rate.interval().as_micros() as u64),
             free_refusals: request.free_refusals,

@@ -16,6 +16,12 @@ local function own_hold(state, now)
   return own and own.ends > now and own.ends <= now + HOLD_MAX
 end
 
+-- Whether somebody who is alive tries the host for all others: a probe ends with its worker, whatever this one held and told.
+local function is_probed(state, now)
+  if (state.probe or 0) <= now then return false end
+  return not state.prober or redis.call('ZSCORE', workers_key, state.prober) and true
+end
+
 -- When the next request may start under the rate.
 local function next_start(state, now)
   local tat = state.tat or 0
@@ -38,7 +44,7 @@ local function may_ask(host, state, now, ahead_ms)
   if own_hold(state, now) then return 'wait', now + 200, HOLD_STEP end
   local pace_ms = paces_ms[host] or 0
   if pace_ms > 0 then return 'wait', now + pace_ms, pace_ms end
-  if (state.probe or 0) > now then return 'wait', now + 500, HOLD_STEP end
+  if is_probed(state, now) then return 'wait', now + 500, HOLD_STEP end
   local start = now
   if host_interval_ms > 0 then
     start = next_start(state, now)

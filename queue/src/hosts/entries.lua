@@ -3,7 +3,7 @@
 --   next   where the next job that has to wait is put in `delayed` (ms)
 --   ends   until when the host is left alone (ms), level: how many refusals in a row led there, why: the last one's reason
 --   probe  until when one job tries whether the host answers again (ms); nobody else asks it meanwhile
---   prober the worker that has this job
+--   prober the worker that has this job; when it is not registered any more, nobody waits for what it finds out
 --   alone  worker -> {ends, level}: workers that get no answer while others do
 -- `hosts:held` has the hosts that are left alone or were so lately, by when that ends.
 

@@ -1,7 +1,6 @@
 //! A worker's life in Redis: its name, its lease, its heartbeat, and the recovery of those that died.
 
 use super::Queue;
-use super::hosts::{ENTRIES, LINK};
 use crate::scripts::{COUNTERS, Call, IN_PARTS, JOBS, Piece, Reply, TIME, TYPES, piece, script};
 use common::error::QueueError;
 use common::job::SCHEMA_VERSION;
@@ -29,8 +28,8 @@ script! {
 
 script! {
     RecoverScript<'a> from "recover.lua";
-    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, LINK, ENTRIES];
-    keys [workers_key, inflight_key, worker_key, ready_key, crashes_key, stats_key, hosts_key, hosts_held_key];
+    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS];
+    keys [workers_key, inflight_key, worker_key, ready_key, crashes_key, stats_key];
     args [worker: &'a str];
 }
 
@@ -180,8 +179,6 @@ impl Queue {
             ready_key: self.keys.ready(),
             crashes_key: self.keys.crashes(),
             stats_key: self.keys.stats(),
-            hosts_key: self.keys.hosts(),
-            hosts_held_key: self.keys.hosts_held(),
             worker: dead_worker,
         };
         let mut reply = self.channel.run("recover a worker's jobs", &call.call()).await?;

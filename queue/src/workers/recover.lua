@@ -7,9 +7,6 @@ local expiry = tonumber(redis.call('ZSCORE', workers_key, worker))
 if not expiry or expiry > now then return {-1} end
 must_hold('hash', inflight_key, worker_key, crashes_key, stats_key)
 must_hold('list', ready_key)
-must_hold('zset', hosts_held_key)
-open_hosts(hosts_key)
-local looks_at_hosts = redis.call('EXISTS', hosts_key) == 1
 local flat = redis.call('HGETALL', inflight_key)
 local jobs = {}
 for i = 1, #flat, 2 do
@@ -30,17 +27,8 @@ local function crashes_of(key)
   return crashed[key] or tonumber(redis.call('HGET', crashes_key, key)) or 0
 end
 
--- What it was to find out it does not any more.
-local function end_probe_at(host)
-  if host and not hosts_read[host] then end_probe(host_state(hosts_key, host, now), worker) end
-end
-
 for r = #jobs, 1, -1 do
   local field, payload = jobs[r][3], jobs[r][4]
-  if looks_at_hosts then
-    end_probe_at(host_as_written(payload))
-    end_probe_at(target_of(payload))
-  end
   payloads[#payloads + 1] = payload
   local key = crash_key(payload)
   if alone then
@@ -51,7 +39,6 @@ for r = #jobs, 1, -1 do
 end
 in_parts('LPUSH', ready_key, payloads)
 redis.call('DEL', inflight_key, worker_key)
-save_hosts(hosts_key, hosts_held_key, now)
 redis.call('ZREM', workers_key, worker)
 for key, crashes in pairs(crashed) do redis.call('HSET', crashes_key, key, crashes) end
 add_to(stats_key, 'recovered', #jobs)
