@@ -23,8 +23,10 @@ local function admissions_of(host, target, now)
   if verdict == 'refused' then return {host, what} end
   if not target then return {host, admit(state, now, verdict, what)} end
   if target == host then
-    -- Two requests there.
-    return {host, admit(state, now, verdict, what), host, admit(state, now, 'after', what)}
+    -- Two requests there, one after the other.
+    local first = admit(state, now, verdict, what)
+    local second = host_interval_ms > 0 and math.ceil(state.tat - now) or 0
+    return {host, first, host, admit(state, now, 'after', second)}
   end
   local target_state = host_state(hosts_key, target, now)
   local target_verdict, target_what, target_apart_ms = may_ask(target, target_state, now, AHEAD_MAX)
