@@ -81,7 +81,10 @@ local function take(element, member)
   local crashes, admissions, due = 0, NOWHERE, nil
   if crashes_known then
     crashes = tonumber(redis.call('HGET', crashes_key, crash_key(payload))) or 0
-    if crashes >= 2 and #filed > 0 then return false end
+    if crashes >= 2 and #filed > 0 then
+      max = 0
+      return false
+    end
   end
   looked_bytes = looked_bytes + math.max(#element, #payload)
   if looks_at_hosts then
