@@ -15,15 +15,16 @@ local function refuse(state, now, why, server_wait_ms, first_ms, longest_ms)
 end
 
 -- One worker gets no answer. When most workers say so it is the host; otherwise it is the worker, and only that one waits.
-local function suspect(state, now, workers_alive, why, first_ms, longest_ms)
+local function suspect(state, now, why, first_ms, longest_ms)
   local alone, count = {}, 0
   for name, hold in pairs(state.alone or {}) do
     if hold.ends <= now + HOLD_MAX then
       alone[name] = hold
-      if name ~= worker then count = count + 1 end
+      -- One that left or died is in no number of workers: started again and again, a bad one would be most of them.
+      if name ~= worker and redis.call('ZSCORE', workers_key, name) then count = count + 1 end
     end
   end
-  if 2 * (count + 1) > workers_alive then
+  if 2 * (count + 1) > redis.call('ZCARD', workers_key) then
     state.alone = nil
     refuse(state, now, why, 0, first_ms, longest_ms)
     return
@@ -50,7 +51,7 @@ local function learn(a, now)
         tonumber(ARGV[a + REFUSED_SERVER_WAIT_MS]), tonumber(ARGV[a + REFUSED_FIRST_MS]), tonumber(ARGV[a + REFUSED_LONGEST_MS]))
       a = a + REFUSED_ARGS
     elseif kind == 'silent' then
-      suspect(host_state(hosts_key, ARGV[a + SILENT_HOST], now), now, redis.call('ZCARD', workers_key), ARGV[a + SILENT_REASON],
+      suspect(host_state(hosts_key, ARGV[a + SILENT_HOST], now), now, ARGV[a + SILENT_REASON],
         tonumber(ARGV[a + SILENT_FIRST_MS]), tonumber(ARGV[a + SILENT_LONGEST_MS]))
       a = a + SILENT_ARGS
     elseif kind == 'answered' then
