@@ -403,21 +403,20 @@ fn admit_reply_lost_late_or_rolled_back() {
     give_back(&mut bench, "rated.org", false);
     assert_eq!(admit(&mut bench, "rated.org"), Some(Start::After(Duration::ZERO)));
 
-    // Whoever was taken for dead and asks on changes no job.
+    // Whoever was taken for dead and asks on is told no, and changes no job.
     bench.reap();
-    admit(&mut bench, "reaped.org");
+    assert_eq!(admit(&mut bench, "reaped.org"), None);
     assert_eq!(bench.places(), jobs_before);
 }
 
-/// What recovery ends is the probes of hosts that the dead worker's jobs name: that of a link, and that of a target.
 #[test]
-fn recover_ends_the_probes_of_the_dead_worker_s_jobs() {
+fn probes_end_with_their_worker() {
     let mut bench = Bench::new();
     bench.raw.run::<i64>(&["DEL", "@ready"]);
     let id = "0123456789ab80008000000000000001";
     let job = format!(r#"{{"id":"{id}","url":"http://link.org/1.jpg","redirects_to":"target.org"}}"#);
     bench.raw.push(&job);
-    for host in ["link.org", "target.org"] {
+    for host in ["link.org", "target.org", "met.org"] {
         hold_that_is_over(&mut bench, host);
     }
     let [claimed] = bench.claim_all().try_into().unwrap();
@@ -425,8 +424,12 @@ fn recover_ends_the_probes_of_the_dead_worker_s_jobs() {
     let probe = Start::Probe(Failure::Dns);
     assert_eq!(starts, [("link.org", probe), ("target.org", probe)]);
     assert_eq!(admit(&mut bench, "link.org"), None);
+    // The target of a redirect that no job names.
+    assert_eq!(admit(&mut bench, "met.org"), Some(probe));
     assert_eq!(bench.reap(), Some(1));
-    for host in ["link.org", "target.org"] {
+    bench.worker = WorkerName::fresh();
+    bench.runtime.block_on(bench.queue.register(&bench.worker, &[])).unwrap();
+    for host in ["link.org", "target.org", "met.org"] {
         assert_eq!(admit(&mut bench, host), Some(probe), "{host}");
     }
 }
