@@ -1,10 +1,10 @@
 //! The ledger: which jobs this worker holds, from the answer to a claim until Redis confirmed their settlement.
 //!
-//! It answers whether a job that Redis shows in flight is known here. A job just settled stays known until the next comparison begins, because that comparison's answer may be older than the
-//! confirmation.
+//! It answers whether a job that Redis shows in flight is known here. A job just settled stays known until the next comparison
+//! begins, because that comparison's answer may be older than the confirmation.
 
 use crate::metrics::Metrics;
-use queue::{ClaimedJob, LeaseField};
+use queue::LeaseField;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -60,6 +60,15 @@ impl Ledger {
         self.changed.notify_waiters();
     }
 
+    /// Strikes off a job that was not settled: it is not this worker's any more, or is left to the last comparison.
+    pub(crate) fn forget(&self, field: &LeaseField) {
+        let mut entries = self.entries();
+        entries.held.remove(field);
+        self.metrics.holds(entries.held.len());
+        drop(entries);
+        self.changed.notify_waiters();
+    }
+
     /// How often settlements were confirmed.
     pub(crate) fn confirmations(&self) -> u64 {
         self.entries().confirmations
@@ -70,14 +79,11 @@ impl Ledger {
         self.entries().settled_lately.clear();
     }
 
-    /// Of what Redis holds, the jobs that are not known here: their claim's answer was lost, or their settlement was,
-    /// with Redis restarted from an older state.
-    pub(crate) fn unknown(&self, in_redis: Vec<ClaimedJob>) -> Vec<ClaimedJob> {
+    /// Whether a job that Redis shows under this worker is known here. One that is not was claimed by a call whose answer was lost,
+    /// or settled before Redis was restarted from an older state.
+    pub(crate) fn is_held_or_settled_lately(&self, field: &LeaseField) -> bool {
         let entries = self.entries();
-        in_redis
-            .into_iter()
-            .filter(|job| !entries.held.contains(&job.field) && !entries.settled_lately.contains(&job.field))
-            .collect()
+        entries.held.contains(field) || entries.settled_lately.contains(field)
     }
 
     /// Returns after the next change. Cancel safe. Take the future before reading, so that no change is missed.

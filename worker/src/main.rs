@@ -3,7 +3,7 @@
 mod address_guard;
 mod attempt;
 mod cli;
-mod dispatcher;
+mod dispatch;
 mod fetch;
 mod heartbeater;
 mod hosts;
@@ -11,6 +11,7 @@ mod judge;
 mod ledger;
 mod metrics;
 mod processor;
+mod queue_calls;
 mod recoverer;
 mod robots;
 mod settler;

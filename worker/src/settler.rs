@@ -5,11 +5,13 @@
 use crate::hosts::say_dropped;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::queue_calls::QueueCalls;
 use queue::ReconnectBackoff;
-use queue::{ClaimedJob, HostNews, LeaseField, Queue, Settled, Settlement, WorkerName};
+use queue::{ClaimedJob, HostNews, LeaseField, Settled, Settlement};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Bounds the time that one script holds Redis up: 256 settlements take about 2 ms.
 const BATCH_MAX: usize = 256;
@@ -29,10 +31,8 @@ pub(crate) enum Outgoing {
 }
 
 /// Sends settlements for one worker name.
-#[derive(Debug)]
 pub(crate) struct Settler {
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) worker: WorkerName,
+    pub(crate) calls: Arc<dyn QueueCalls>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bounded by the ledger: there is one settlement for each job held, and hardly more news.
@@ -84,7 +84,7 @@ impl Settler {
         let mut backoff = ReconnectBackoff::default();
         loop {
             let asked = Instant::now();
-            let answer = self.queue.settle(&self.worker, batch, news).await;
+            let answer = self.calls.settle(batch, news).await;
             self.metrics.settle(batch, news, &answer, asked.elapsed());
             match answer {
                 Ok(Settled { accepted, dropped }) => {

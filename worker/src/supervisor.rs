@@ -5,7 +5,7 @@
 //! by more processes.
 
 use crate::cli::Config;
-use crate::dispatcher::{Dispatcher, End, Hands, Limits};
+use crate::dispatch::{Dependencies, Dispatcher, End, Limits};
 use crate::fetch::Fetcher;
 use crate::heartbeater::Heartbeater;
 use crate::hosts::{Admissions, HostTally, Visit};
@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::metrics::server::MetricsServer;
 use crate::metrics::{Metrics, Watched};
 use crate::processor::Processor;
+use crate::queue_calls::{OverRedis, QueueCalls};
 use crate::settler::{Outgoing, Settler};
 use crate::shutdown::Shutdown;
 use crate::storage_watch;
@@ -178,10 +179,10 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
     tracing::info!("worker {worker} takes jobs from queue {} at {}", queue.name(), queue.address());
 
     let ledger = Arc::new(Ledger::new(Arc::clone(metrics)));
+    let calls: Arc<dyn QueueCalls> = Arc::new(OverRedis::new(Arc::clone(queue), worker.clone()));
     let (outgoing, receiver) = mpsc::unbounded_channel();
     let settler = Settler {
-        queue: Arc::clone(queue),
-        worker: worker.clone(),
+        calls: Arc::clone(&calls),
         ledger: Arc::clone(&ledger),
         metrics: Arc::clone(metrics),
         outgoing: receiver,
@@ -201,9 +202,8 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
     let (admissions, admitter) =
         Admissions::new(Arc::clone(queue), worker.clone(), config.host_rate, config.retry.free_refusals(), give_back);
     let admitter = tokio::spawn(admitter.run());
-    let hands = Hands {
-        queue: Arc::clone(queue),
-        worker: worker.clone(),
+    let mut dispatcher = Dispatcher::new(Dependencies {
+        calls,
         ledger,
         processor: Arc::clone(processor),
         metrics: Arc::clone(metrics),
@@ -217,11 +217,11 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         },
         vitals: Arc::clone(vitals),
         tally,
+        admissions,
         outgoing,
         shutdown: shutdown.clone(),
         reaped,
-    };
-    let mut dispatcher = Dispatcher::new(hands, admissions);
+    });
     let end = dispatcher.run().await;
     if end == End::Reaped {
         metrics.set_registered(false);

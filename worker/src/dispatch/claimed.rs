@@ -1,0 +1,41 @@
+//! A claimed job on its way to a slot: what it is, and what its claim admitted it to.
+
+use crate::hosts::{Trail, Visit};
+use crate::processor::Prepared;
+use common::outcome::Failure;
+use queue::{Admission, ClaimedJob, Start};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A job that waits for its turn.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(super) job: ClaimedJob,
+    pub(super) prepared: Prepared,
+    /// What the claim admitted it to.
+    pub(super) trail: Arc<Trail>,
+    pub(super) not_before: Instant,
+}
+
+/// What a claim admitted a job to, and who refuses it.
+pub(super) fn admitted(job: &ClaimedJob) -> (Vec<Visit>, Option<(String, Failure)>) {
+    let (mut visits, mut refused) = (Vec::new(), None);
+    for Admission { host, start } in &job.admissions {
+        let visit = |probe| Visit { host: Arc::from(&**host), probe, is_asked: false };
+        match *start {
+            Start::After(_) => visits.push(visit(None)),
+            Start::Probe(reason) => visits.push(visit(Some(reason))),
+            Start::Refused(reason) => refused = Some((host.clone(), reason)),
+        }
+    }
+    (visits, refused)
+}
+
+/// How long after its claim a job may start: when the last of its hosts may be asked.
+pub(super) fn wait_of(job: &ClaimedJob) -> Duration {
+    let waits = job.admissions.iter().map(|admission| match admission.start {
+        Start::After(wait) => wait,
+        Start::Probe(_) | Start::Refused(_) => Duration::ZERO,
+    });
+    waits.max().unwrap_or_default()
+}

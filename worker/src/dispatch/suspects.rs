@@ -1,0 +1,71 @@
+//! Suspects: jobs that were there at two crashes of their worker. Each runs alone, so that a third crash is its own doing. Pure.
+//!
+//! The first of them waits until this worker holds nothing else, is marked in Redis as running alone, and runs. Then it is the
+//! next one's turn. Nothing is claimed and nothing compared until the last one is done.
+
+use queue::{ClaimedJob, LeaseField};
+use std::collections::VecDeque;
+
+/// A job with so many crashes is a suspect.
+const CRASHES: u32 = 2;
+
+/// Those that this worker holds.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    waiting: VecDeque<ClaimedJob>,
+    /// One more runs.
+    is_running: bool,
+}
+
+/// What has to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is no suspect.
+    Nothing,
+    /// This worker holds other jobs, or the suspect still runs.
+    Wait,
+    /// This one is alone: it has to be marked.
+    Mark(LeaseField),
+}
+
+impl Suspects {
+    pub(super) fn is_suspect(job: &ClaimedJob) -> bool {
+        job.crashes == CRASHES
+    }
+
+    /// Adds a job, which counts as held from now on.
+    pub(super) fn add(&mut self, job: ClaimedJob) {
+        self.waiting.push_back(job);
+    }
+
+    /// What has to be done when this worker holds so many jobs, suspects included.
+    pub(super) fn next(&mut self, held: usize) -> Next {
+        let holds_others = held > self.waiting.len();
+        if self.is_running && !holds_others {
+            self.is_running = false;
+        }
+        match self.waiting.front() {
+            None if self.is_running => Next::Wait,
+            None => Next::Nothing,
+            Some(_) if holds_others => Next::Wait,
+            Some(first) => Next::Mark(first.field.clone()),
+        }
+    }
+
+    /// The first one was marked, and is this worker's: it runs now.
+    pub(super) fn run_first(&mut self) -> Option<ClaimedJob> {
+        let first = self.waiting.pop_front();
+        self.is_running = first.is_some();
+        first
+    }
+
+    /// The first one is not this worker's any more.
+    pub(super) fn drop_first(&mut self) -> Option<ClaimedJob> {
+        self.waiting.pop_front()
+    }
+
+    /// Takes those that have not run.
+    pub(super) fn take_waiting(&mut self) -> VecDeque<ClaimedJob> {
+        std::mem::take(&mut self.waiting)
+    }
+}
