@@ -10,92 +10,98 @@ use crate::vitals::Vitals;
 use common::error::QueueError;
 use queue::ReconnectBackoff;
 use queue::{Heartbeat, Queue, WorkerHost, WorkerName};
-use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// A running heartbeat; it stops when this is dropped.
-#[derive(Debug)]
+/// Beats for one worker name.
 pub(crate) struct Heartbeater {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// Over a connection of its own.
+    pub(crate) queue: Queue,
+    pub(crate) worker: WorkerName,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) tally: Arc<HostTally>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Turns true when the worker was taken for dead: then it has to abandon everything.
+    pub(crate) reaped: watch::Sender<bool>,
 }
 
 impl Heartbeater {
-    /// Starts the thread. The receiver turns true when the worker was taken for dead: then it has to abandon everything.
-    pub(crate) fn start(
-        queue: Queue,
-        worker: WorkerName,
-        vitals: Arc<Vitals>,
-        tally: Arc<HostTally>,
-        metrics: Arc<Metrics>,
-    ) -> io::Result<(Heartbeater, watch::Receiver<bool>)> {
-        let (stop, stopped) = oneshot::channel();
-        let (reaped_sender, reaped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = beat(&queue, &worker, &vitals, &tally, &metrics, &reaped_sender) => {}
-                    _ = stopped => {}
-                }
-            });
-        })?;
-        Ok((Heartbeater { stop: Some(stop), thread: Some(thread) }, reaped))
+    /// Beats for as long as it runs. Cancel safe: a lease that is renewed once more ends by itself.
+    pub(crate) async fn run(self) {
+        let Heartbeater { queue, worker, vitals, tally, metrics, reaped } = self;
+        let mut facts = Facts::new(&vitals, &tally, &metrics);
+        let ask = async |facts: Vec<(&'static str, String)>| {
+            let answer = queue.heartbeat(&worker, &facts).await;
+            metrics.heartbeat(&answer);
+            answer
+        };
+        beat(&mut facts, ask, async |expired: &[String]| recover_all(&queue, expired).await).await;
+        tracing::warn!("worker {worker} was taken for dead; its jobs are elsewhere now");
+        reaped.send_replace(true);
+        // The duty is over when it is told so; were it to end before, that would be a fault.
+        std::future::pending().await
     }
 }
 
-impl Drop for Heartbeater {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It only waits for a signal that was just given.
-            let _ = thread.join();
-        }
+/// What people are told with each heartbeat.
+struct Facts<'a> {
+    vitals: &'a Vitals,
+    tally: &'a HostTally,
+    metrics: &'a Metrics,
+    counted: u64,
+    counted_at: Instant,
+    timed: Sums,
+}
+
+impl Facts<'_> {
+    fn new<'a>(vitals: &'a Vitals, tally: &'a HostTally, metrics: &'a Metrics) -> Facts<'a> {
+        Facts { vitals, tally, metrics, counted: 0, counted_at: Instant::now(), timed: Sums::default() }
+    }
+
+    /// Jobs done until now, and all facts.
+    fn now(&mut self) -> (u64, Vec<(&'static str, String)>) {
+        let done = self.vitals.done();
+        let rate = (done - self.counted) as f64 / self.counted_at.elapsed().as_secs_f64().max(0.001);
+        let mut facts =
+            vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", self.vitals.waiting())];
+        facts.push(("hosts", WorkerHost::write(&self.tally.busiest(std::time::Instant::now()))));
+        // Those of the last time that something happened stay.
+        facts.extend(self.metrics.means_since(&mut self.timed).map(|means| ("timings", means)));
+        (done, facts)
+    }
+
+    /// They were told.
+    fn told(&mut self, done: u64) {
+        (self.counted, self.counted_at) = (done, Instant::now());
     }
 }
 
 /// Beats until the worker is found dead.
 async fn beat(
-    queue: &Queue,
-    worker: &WorkerName,
-    vitals: &Vitals,
-    tally: &HostTally,
-    metrics: &Metrics,
-    reaped: &watch::Sender<bool>,
+    facts: &mut Facts<'_>,
+    mut ask: impl AsyncFnMut(Vec<(&'static str, String)>) -> Result<Heartbeat, QueueError>,
+    mut recover: impl AsyncFnMut(&[String]),
 ) {
     let mut backoff = ReconnectBackoff::default();
-    let (mut counted, mut counted_at) = (0, Instant::now());
-    let mut timed = Sums::default();
     loop {
-        if vitals.is_stuck() {
+        if facts.vitals.is_stuck() {
             tracing::error!("the main thread is stuck; the heartbeat stops until it moves");
             tokio::time::sleep(Heartbeat::EVERY).await;
             continue;
         }
-        let done = vitals.done();
-        let rate = (done - counted) as f64 / counted_at.elapsed().as_secs_f64().max(0.001);
-        let mut facts = vec![("done", done.to_string()), ("rate", format!("{rate:.1}")), ("waiting", vitals.waiting())];
-        facts.push(("hosts", WorkerHost::write(&tally.busiest(Instant::now()))));
-        // Those of the last time that something happened stay.
-        facts.extend(metrics.means_since(&mut timed).map(|means| ("timings", means)));
-        let answer = queue.heartbeat(worker, &facts).await;
-        metrics.heartbeat(&answer);
-        match answer {
-            Ok(Heartbeat { alive: false, .. }) => {
-                tracing::warn!("worker {worker} was taken for dead; its jobs are elsewhere now");
-                reaped.send_replace(true);
-                return;
-            }
+        let (done, told) = facts.now();
+        match ask(told).await {
+            Ok(Heartbeat { alive: false, .. }) => return,
             Ok(heartbeat) => {
                 backoff.reset();
-                (counted, counted_at) = (done, Instant::now());
-                recover_all(queue, &heartbeat.expired).await;
+                facts.told(done);
+                recover(&heartbeat.expired).await;
                 tokio::time::sleep(until_next(&heartbeat)).await;
             }
             Err(error) => {
-                report(&error);
+                tracing::warn!("no heartbeat: {error}");
                 tokio::time::sleep(backoff.next_wait()).await;
             }
         }
@@ -108,8 +114,4 @@ fn until_next(heartbeat: &Heartbeat) -> Duration {
     // Of a thousand workers that see the same lease end, a few look first and the others find it done.
     let lease_end = heartbeat.next_end.map(|left| left + Duration::from_millis(fastrand::u64(5..150)));
     lease_end.map_or(usual, |lease_end| usual.min(lease_end))
-}
-
-fn report(error: &QueueError) {
-    tracing::warn!("no heartbeat: {error}");
 }

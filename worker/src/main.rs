@@ -4,6 +4,7 @@ mod address_guard;
 mod attempt;
 mod cli;
 mod dispatch;
+mod duties;
 mod fetch;
 mod heartbeater;
 mod hosts;

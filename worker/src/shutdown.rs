@@ -28,15 +28,15 @@ impl Shutdown {
 
     /// Returns once `stage` or a later one is reached. Cancel safe.
     pub(crate) async fn reached(&mut self, stage: Stage) {
-        // The sender lives as long as the process; were it gone, nothing would ever stop.
+        // Without its listener the supervisor ends the process.
         if self.stage.wait_for(|now| *now >= stage).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Listens for SIGTERM and Ctrl-C, and with `with_stdin` for the end of standard input: the first moves to
-    /// [`Stage::Finishing`], the second to [`Stage::GivingBack`]. The returned task does the listening.
-    pub(crate) fn listen(with_stdin: bool) -> std::io::Result<(Shutdown, tokio::task::JoinHandle<()>)> {
+    /// [`Stage::Finishing`], the second to [`Stage::GivingBack`]. The returned duty does the listening.
+    pub(crate) fn listen(with_stdin: bool) -> std::io::Result<(Shutdown, impl Future<Output = ()> + Send + 'static)> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (sender, stage) = watch::channel(Stage::Running);
@@ -51,7 +51,7 @@ impl Shutdown {
                 drop(stdin_sender);
             })?;
         }
-        let task = tokio::spawn(async move {
+        let listener = async move {
             let _kept_open = kept_open;
             let mut stdin_open = true;
             loop {
@@ -67,7 +67,7 @@ impl Shutdown {
                 tracing::info!("stopping: {next:?}");
                 sender.send_replace(next);
             }
-        });
-        Ok((Shutdown { stage }, task))
+        };
+        Ok((Shutdown { stage }, listener))
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! One thread runs claims, downloads and settlements on a current-thread runtime (17 to 53 % faster than one runtime over
 //! all cores, measured with this HTTP client); writers and the heartbeat have threads of their own. More cores are used
-//! by more processes.
+//! by more processes. What runs beside the main task is a duty, and the process ends when one dies (`duties`).
 
 use crate::cli::Config;
 use crate::dispatch::{Dependencies, Dispatcher, End, Limits};
+use crate::duties::{Died, Duties};
 use crate::fetch::Fetcher;
 use crate::heartbeater::Heartbeater;
 use crate::hosts::{Admissions, HostTally, Visit};
 use crate::judge::ImageJudge;
 use crate::ledger::Ledger;
 use crate::metrics::server::MetricsServer;
-use crate::metrics::{Metrics, Watched};
+use crate::metrics::{HealthCheck, Metrics};
 use crate::processor::Processor;
 use crate::queue_calls::{OverRedis, QueueCalls};
 use crate::settler::{Outgoing, Settler};
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Storage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How long the last settlements may take when Redis does not answer; later they would meet the end of the lease.
 const FLUSH_MAX: Duration = Duration::from_secs(4);
@@ -54,7 +55,8 @@ pub(crate) fn main(config: Config) -> ExitCode {
             let hint = error
                 .downcast_ref::<QueueError>()
                 .and_then(QueueError::hint)
-                .or_else(|| error.downcast_ref::<Unusable>().map(|unusable| unusable.hint.clone()));
+                .or_else(|| error.downcast_ref::<Unusable>().map(|unusable| unusable.hint.clone()))
+                .or_else(|| error.downcast_ref::<Died>().map(|died| died.hint().to_owned()));
             log_format.fatal(&format!("{error:#}"), hint.as_deref());
             ExitCode::FAILURE
         }
@@ -70,7 +72,9 @@ struct Unusable {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let (shutdown, _listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
+    let mut duties = Duties::default();
+    let (shutdown, listener) = Shutdown::listen(config.exit_with_stdin).context("cannot listen for signals")?;
+    duties.start("signal listener", listener);
     let content = Arc::new(content_of(&config)?);
     let opened =
         Storage::open(&config.storage, config.concurrency, config.sync, Arc::new(ImageJudge(Arc::clone(&content))));
@@ -89,35 +93,23 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let storage = Arc::new(storage);
     let processor = Arc::new(Processor::new(&config, content, fetcher, Arc::clone(&storage), Arc::clone(&metrics)));
     let vitals = Arc::new(Vitals::new());
-    let watched =
-        Watched { queue: Arc::clone(&queue), storage: Arc::clone(storage.health()), vitals: Arc::clone(&vitals) };
-    let metrics_server = listener
-        .map(|listener| MetricsServer::start(listener, Arc::clone(&metrics), Arc::new(watched)))
-        .transpose()
-        .context("cannot start the thread of the metrics server")?;
-    let pulse = tokio::spawn({
-        let vitals = Arc::clone(&vitals);
-        async move {
-            loop {
-                vitals.pulse();
-                tokio::time::sleep(PULSE_EVERY).await;
-            }
-        }
-    });
-    let storage_watch = tokio::spawn(storage_watch::watch(Arc::clone(&storage)));
-    let around = Around {
-        config: &config,
-        queue: &queue,
-        processor: &processor,
-        storage: &storage,
-        vitals: &vitals,
-        metrics: &metrics,
+    duties.start("pulse", Arc::clone(&vitals).keep_pulsing());
+    duties.start("storage watch", storage_watch::watch(Arc::clone(&storage)));
+    if let Some(listener) = listener {
+        let (queue, storage, vitals) = (Arc::clone(&queue), Arc::clone(storage.health()), Arc::clone(&vitals));
+        let health = Arc::new(HealthCheck { queue, storage, vitals });
+        let server =
+            MetricsServer::new(listener, Arc::clone(&metrics), health).context("cannot start the metrics server")?;
+        duties
+            .start_on_thread("metrics server", || server.run())
+            .context("cannot start the thread of the metrics server")?;
+    }
+    let process = Process { config, queue, processor, storage, vitals, metrics, shutdown };
+    let sessions = async {
+        while session(&process).await? == End::Reaped {}
+        anyhow::Ok(())
     };
-    while session(&around, &shutdown).await? == End::Reaped {}
-    pulse.abort();
-    storage_watch.abort();
-    drop(metrics_server);
-    Ok(())
+    duties.alongside("supervisor", sessions).await?
 }
 
 /// What objects have to be like, with the user's table of placeholders.
@@ -150,31 +142,34 @@ fn listen_for_metrics(address: &ListenAddress) -> Result<std::net::TcpListener, 
 }
 
 /// What outlives a worker's name.
-struct Around<'a> {
-    config: &'a Config,
-    queue: &'a Arc<Queue>,
-    processor: &'a Arc<Processor>,
-    storage: &'a Arc<Storage>,
-    vitals: &'a Arc<Vitals>,
-    metrics: &'a Arc<Metrics>,
+struct Process {
+    config: Config,
+    queue: Arc<Queue>,
+    processor: Arc<Processor>,
+    storage: Arc<Storage>,
+    vitals: Arc<Vitals>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
 }
 
 /// The life of one worker name.
-async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End> {
-    let Around { config, queue, processor, storage, vitals, metrics } = *around;
+async fn session(process: &Process) -> anyhow::Result<End> {
+    let Process { config, queue, processor, storage, vitals, metrics, shutdown } = process;
     let worker = WorkerName::fresh();
     register(queue, &worker, config, shutdown).await?;
     // It ends with the name: what a name that was taken for dead has in flight is nobody's.
     let tally = Arc::new(HostTally::new());
-    let heartbeat_queue = Queue::new(&config.redis_url, &config.queue)?;
-    let (heartbeater, reaped) = Heartbeater::start(
-        heartbeat_queue,
-        worker.clone(),
-        Arc::clone(vitals),
-        Arc::clone(&tally),
-        Arc::clone(metrics),
-    )
-    .context("cannot start the heartbeat's thread")?;
+    let (reaped_sender, reaped) = watch::channel(false);
+    let heartbeater = Heartbeater {
+        queue: Queue::new(&config.redis_url, &config.queue)?,
+        worker: worker.clone(),
+        vitals: Arc::clone(vitals),
+        tally: Arc::clone(&tally),
+        metrics: Arc::clone(metrics),
+        reaped: reaped_sender,
+    };
+    let mut duties = Duties::default();
+    duties.start_on_thread("heartbeat", || heartbeater.run()).context("cannot start the heartbeat's thread")?;
     metrics.set_registered(true);
     tracing::info!("worker {worker} takes jobs from queue {} at {}", queue.name(), queue.address());
 
@@ -187,7 +182,7 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         metrics: Arc::clone(metrics),
         outgoing: receiver,
     };
-    let settler = tokio::spawn(settler.run());
+    duties.start("settler", settler.run());
     let give_back = {
         let (outgoing, interval) = (outgoing.clone(), config.host_rate.map(|rate| rate.interval()));
         Box::new(move |visit: Visit| {
@@ -201,7 +196,7 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
     };
     let (admissions, admitter) =
         Admissions::new(Arc::clone(queue), worker.clone(), config.host_rate, config.retry.free_refusals(), give_back);
-    let admitter = tokio::spawn(admitter.run());
+    duties.start("admitter", admitter.run());
     let mut dispatcher = Dispatcher::new(Dependencies {
         calls,
         ledger,
@@ -222,32 +217,40 @@ async fn session(around: &Around<'_>, shutdown: &Shutdown) -> anyhow::Result<End
         shutdown: shutdown.clone(),
         reaped,
     });
-    let end = dispatcher.run().await;
-    if end == End::Reaped {
-        metrics.set_registered(false);
-    }
+    let end = duties.alongside("dispatcher", dispatcher.run()).await?;
     match end {
-        End::Reaped => {
-            // Everything is elsewhere: what is still running here is dropped, and nothing more is written.
-            drop(dispatcher);
-            admitter.abort();
-            settler.abort();
-        }
+        // Everything is elsewhere: what is still running here is dropped, and nothing more is written.
+        End::Reaped => metrics.set_registered(false),
         End::Stopping => {
-            dispatcher.finish(Instant::now() + config.grace).await;
-            // It holds a sender of the settler's.
-            admitter.abort();
-            if tokio::time::timeout(FLUSH_MAX, settler).await.is_err() {
-                tracing::warn!("Redis did not take the last settlements; those jobs are recovered by others");
-            }
-            match tokio::time::timeout(FLUSH_MAX, queue.unregister(&worker)).await {
-                Ok(Ok(true)) => tracing::info!("worker {worker} has left"),
-                _ => tracing::warn!("worker {worker} could not sign off; its lease ends by itself"),
+            let deadline = Instant::now() + config.grace;
+            let sign_off = async || queue.unregister(&worker).await.is_ok_and(|has_left| has_left);
+            let has_left = take_down(&mut duties, dispatcher.finish(deadline), sign_off).await?;
+            if has_left {
+                tracing::info!("worker {worker} has left");
+            } else {
+                tracing::warn!("worker {worker} could not sign off; its lease ends by itself");
             }
         }
     }
-    drop(heartbeater);
     Ok(end)
+}
+
+/// Takes the duties of a name down in their order, the heartbeat last: until then the jobs that it holds are its own. Says whether
+/// the name has left.
+async fn take_down(
+    duties: &mut Duties,
+    finish: impl Future<Output = ()>,
+    sign_off: impl AsyncFnOnce() -> bool,
+) -> Result<bool, Died> {
+    duties.alongside("dispatcher", finish).await?;
+    // It holds a sender of the settler's.
+    duties.stop("admitter");
+    match tokio::time::timeout(FLUSH_MAX, duties.end_of("settler")).await {
+        Ok(ended) => ended?,
+        Err(_) => tracing::warn!("Redis did not take the last settlements; those jobs are recovered by others"),
+    }
+    let has_left = tokio::time::timeout(FLUSH_MAX, sign_off()).await;
+    Ok(has_left.unwrap_or(false))
 }
 
 /// Registers a name; after the first time Redis may be away, and is waited for.

@@ -1,13 +1,14 @@
 //! Signs of life of the main thread, for the threads that tell others of them: the heartbeat, and the server of metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The main thread is stuck when its pulse is older than this. Well above any single thing it does in one go.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How often the main thread shows its pulse.
-pub(crate) const PULSE_EVERY: Duration = Duration::from_millis(500);
+const PULSE_EVERY: Duration = Duration::from_millis(500);
 
 /// What the main thread tells of itself.
 #[derive(Debug)]
@@ -29,8 +30,16 @@ impl Vitals {
         }
     }
 
+    /// Shows the main thread's pulse for as long as it moves. Cancel safe.
+    pub(crate) async fn keep_pulsing(self: Arc<Vitals>) {
+        loop {
+            self.pulse();
+            tokio::time::sleep(PULSE_EVERY).await;
+        }
+    }
+
     /// The main thread is alive.
-    pub(crate) fn pulse(&self) {
+    fn pulse(&self) {
         self.pulse_ms.store(self.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 

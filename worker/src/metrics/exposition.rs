@@ -2,7 +2,7 @@
 //!
 //! The library writes OpenMetrics; `program/src/exposition` makes the older form of it.
 
-use super::health::Watched;
+use super::health::HealthCheck;
 use super::instruments::{Counter, Histogram};
 use super::process::ProcessFacts;
 use super::{CLASSES, Metrics, Operation, Phase, STATUSES};
@@ -25,9 +25,9 @@ const NANOS: f64 = 1e9;
 pub(super) struct Exposition(Registry);
 
 impl Exposition {
-    pub(super) fn new(metrics: Arc<Metrics>, watched: Arc<Watched>) -> Exposition {
+    pub(super) fn new(metrics: Arc<Metrics>, health: Arc<HealthCheck>) -> Exposition {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Numbers { metrics, watched }));
+        registry.register_collector(Box::new(Numbers { metrics, health }));
         Exposition(registry)
     }
 
@@ -49,7 +49,7 @@ impl Exposition {
 #[derive(Debug)]
 struct Numbers {
     metrics: Arc<Metrics>,
-    watched: Arc<Watched>,
+    health: Arc<HealthCheck>,
 }
 
 /// A page that is being written. A row is the values of the labels and the number.
@@ -226,13 +226,13 @@ impl Numbers {
         let rows = Operation::NAMES.iter().zip(&m.redis_errors).map(|(name, counter)| ([*name], counter));
         let help = "Calls that Redis did not answer, or answered with an error";
         page.counters("imgq_redis_errors", help, ["operation"], rows)?;
-        let reconnects = self.watched.queue.connection_generation().saturating_sub(1);
+        let reconnects = self.health.queue.connection_generation().saturating_sub(1);
         page.counter("imgq_redis_reconnects", None, "Times the connection for commands was opened again", reconnects)
     }
 
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let is = |condition: bool| u64::from(condition);
-        let condition = self.watched.storage.condition();
+        let condition = self.health.storage.condition();
         let conditions = [
             ("good", condition == Condition::Good),
             ("trial", condition == Condition::Trial),
@@ -250,7 +250,7 @@ impl Numbers {
             "1 while the worker has a name in the queue",
             is(troubles.is_registered()),
         )?;
-        let well = self.watched.complaints(troubles).is_empty();
+        let well = self.health.complaints(troubles).is_empty();
         page.gauge("imgq_healthy", None, "1 when /healthz answers with 200", is(well))?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.0.encode_descriptor("imgq_build", "The version", None, MetricType::Info)?.encode_info(&version)?;

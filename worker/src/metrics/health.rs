@@ -57,15 +57,15 @@ impl Troubles {
     }
 }
 
-/// What is looked at when somebody asks.
+/// What is looked at when somebody asks whether this worker is well.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct HealthCheck {
     pub(crate) queue: Arc<Queue>,
     pub(crate) storage: Arc<Health>,
     pub(crate) vitals: Arc<Vitals>,
 }
 
-impl Watched {
+impl HealthCheck {
     /// Everything that is wrong, a sentence each; empty when the worker is well.
     pub(super) fn complaints(&self, troubles: &Troubles) -> Vec<String> {
         let mut complaints = Vec::new();
@@ -108,24 +108,24 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_wrong_is_a_complaint() {
-        let watched = Watched {
+        let health = HealthCheck {
             queue: Arc::new(Queue::new("redis://127.0.0.1:1/0", "q").expect("a URL")),
             storage: Arc::new(Health::new(1)),
             vitals: Arc::new(Vitals::new()),
         };
         let troubles = Troubles::default();
-        assert_eq!(watched.complaints(&troubles), ["the worker is not registered"]);
+        assert_eq!(health.complaints(&troubles), ["the worker is not registered"]);
         troubles.set_registered(true);
-        assert!(watched.complaints(&troubles).is_empty());
+        assert!(health.complaints(&troubles).is_empty());
         let error = QueueError::NoSuchBatch("x".into());
         troubles.heard(Operation::Heartbeat, Some(&error));
-        assert_eq!(watched.complaints(&troubles), [error.to_string()]);
+        assert_eq!(health.complaints(&troubles), [error.to_string()]);
         troubles.heard(Operation::Compare, Some(&error));
-        assert_eq!(watched.complaints(&troubles).len(), 1, "the same is said once");
+        assert_eq!(health.complaints(&troubles).len(), 1, "the same is said once");
         troubles.heard(Operation::Heartbeat, None);
-        assert_eq!(watched.complaints(&troubles).len(), 1);
+        assert_eq!(health.complaints(&troubles).len(), 1);
         troubles.heard(Operation::Compare, None);
-        watched.storage.set_bad("full");
-        assert_eq!(watched.complaints(&troubles), ["the storage cannot be used: full"]);
+        health.storage.set_bad("full");
+        assert_eq!(health.complaints(&troubles), ["the storage cannot be used: full"]);
     }
 }

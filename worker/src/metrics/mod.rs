@@ -12,8 +12,8 @@ pub(crate) mod server;
 
 use common::error::QueueError;
 use common::outcome::{Failure, Outcome, Rejection};
+pub(crate) use health::HealthCheck;
 use health::Troubles;
-pub(crate) use health::Watched;
 use instruments::Presence;
 use instruments::{Counter, Gauge, Histogram};
 use queue::{Claim, Heartbeat, HostNews, LeaseField, Reconciled, Settled, Settlement};

@@ -4,7 +4,7 @@
 //! up downloads.
 
 use super::exposition::Exposition;
-use super::{Metrics, Watched};
+use super::{HealthCheck, Metrics};
 use bytes::Bytes;
 use http_body_util::Full;
 use program::exposition::{OPENMETRICS, PROMETHEUS, wants_openmetrics};
@@ -14,7 +14,6 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// What whoever scrapes may take.
 const BOUNDS: Bounds = Bounds {
@@ -27,53 +26,34 @@ const BOUNDS: Bounds = Bounds {
     connection_time_max: Some(Duration::from_secs(10)),
 };
 
-/// A running server; it stops when this is dropped.
-#[derive(Debug)]
+/// Serves metrics.
 pub(crate) struct MetricsServer {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    listener: TcpListener,
+    site: Arc<Site>,
 }
 
 impl MetricsServer {
-    /// Serves on `listener`, from a thread of its own.
-    pub(crate) fn start(
+    /// Of a listener that has its address.
+    pub(crate) fn new(
         listener: TcpListener,
         metrics: Arc<Metrics>,
-        watched: Arc<Watched>,
+        health: Arc<HealthCheck>,
     ) -> io::Result<MetricsServer> {
-        let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        let site = Arc::new(Site {
-            exposition: Exposition::new(Arc::clone(&metrics), Arc::clone(&watched)),
-            metrics,
-            watched,
-        });
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
-            runtime.block_on(async {
-                let answer = move |request| std::future::ready(site.answer(&request));
-                tokio::select! {
-                    () = serve(&listener, BOUNDS, answer) => {}
-                    _ = stopped => {}
-                }
-            });
-        })?;
+        let address = listener.local_addr()?;
         tracing::info!("metrics at http://{}/metrics", program::listen::reachable(address));
-        Ok(MetricsServer { stop: Some(stop), thread: Some(thread) })
+        let exposition = Exposition::new(Arc::clone(&metrics), Arc::clone(&health));
+        Ok(MetricsServer { listener, site: Arc::new(Site { exposition, metrics, health }) })
     }
-}
 
-impl Drop for MetricsServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It only waits for a signal that was just given.
-            let _ = thread.join();
+    /// Serves for as long as it runs. Cancel safe: clients get no answer.
+    pub(crate) async fn run(self) {
+        match tokio::net::TcpListener::from_std(self.listener) {
+            Ok(listener) => {
+                let site = self.site;
+                serve(&listener, BOUNDS, move |request| std::future::ready(site.answer(&request))).await;
+            }
+            Err(error) => tracing::error!("cannot serve metrics: {error}"),
         }
     }
 }
@@ -82,7 +62,7 @@ impl Drop for MetricsServer {
 struct Site {
     exposition: Exposition,
     metrics: Arc<Metrics>,
-    watched: Arc<Watched>,
+    health: Arc<HealthCheck>,
 }
 
 impl Site {
@@ -107,7 +87,7 @@ impl Site {
                 }
             }
             // Two names for one answer: some ask the one, some the other, and a worker that is ill mends by itself.
-            "/readyz" | "/healthz" => match self.watched.complaints(&self.metrics.troubles) {
+            "/readyz" | "/healthz" => match self.health.complaints(&self.metrics.troubles) {
                 complaints if complaints.is_empty() => page(StatusCode::OK, PLAIN, "ok\n".into()),
                 complaints => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, complaints.join("\n") + "\n"),
             },
