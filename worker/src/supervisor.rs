@@ -19,7 +19,7 @@ use crate::queue_calls::{OverRedis, QueueCalls};
 use crate::settler::{Outgoing, Settler};
 use crate::shutdown::Shutdown;
 use crate::storage_watch;
-use crate::vitals::{PULSE_EVERY, Vitals};
+use crate::vitals::Vitals;
 use anyhow::Context;
 use common::error::QueueError;
 use content::Content;
