@@ -1,6 +1,7 @@
 //! Both sides of every script, compared: what Rust declares is what Lua uses. Text only; `tests/wire` has Redis compile them.
 
-use super::{ALL, Declared, PartNames};
+use super::{Declared, PartNames};
+use crate::registry::ALL;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
