@@ -5,7 +5,7 @@ use crate::processor::Prepared;
 use common::outcome::Failure;
 use queue::{Admission, ClaimedJob, Start};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A job that waits for its turn.
 #[derive(Debug)]
@@ -18,24 +18,15 @@ pub(crate) struct Claimed {
 }
 
 /// What a claim admitted a job to, and who refuses it.
-pub(super) fn admitted(job: &ClaimedJob) -> (Vec<Visit>, Option<(String, Failure)>) {
+pub(super) fn admitted(job: &ClaimedJob, now: Instant) -> (Vec<Visit>, Option<(String, Failure)>) {
     let (mut visits, mut refused) = (Vec::new(), None);
     for Admission { host, start } in &job.admissions {
-        let visit = |probe| Visit { host: Arc::from(&**host), probe, is_asked: false };
+        let visit = |not_before, probe| Visit { host: Arc::from(&**host), not_before, probe, is_asked: false };
         match *start {
-            Start::After(_) => visits.push(visit(None)),
-            Start::Probe(reason) => visits.push(visit(Some(reason))),
+            Start::After(wait) => visits.push(visit(now + wait, None)),
+            Start::Probe(reason) => visits.push(visit(now, Some(reason))),
             Start::Refused(reason) => refused = Some((host.clone(), reason)),
         }
     }
     (visits, refused)
-}
-
-/// How long after its claim a job may start: when the last of its hosts may be asked.
-pub(super) fn wait_of(job: &ClaimedJob) -> Duration {
-    let waits = job.admissions.iter().map(|admission| match admission.start {
-        Start::After(wait) => wait,
-        Start::Probe(_) | Start::Refused(_) => Duration::ZERO,
-    });
-    waits.max().unwrap_or_default()
 }

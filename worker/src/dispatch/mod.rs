@@ -16,7 +16,6 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 
-use crate::vitals::Vitals;
 use crate::hosts::conclusions::Ending;
 use crate::hosts::{Admissions, Doors, HostTally, Hosts, Places, Trail, Visit, Visits, say_dropped};
 use crate::ledger::Ledger;
@@ -25,9 +24,10 @@ use crate::processor::{Processed, Processor, random_u128, report_crashed};
 use crate::queue_calls::{Call, QueueCalls};
 use crate::settler::Outgoing;
 use crate::shutdown::{Shutdown, Stage};
+use crate::vitals::Vitals;
 use appetite::Load;
 use asked::{Answer, Asked, ClaimContext};
-use claimed::{Claimed, admitted, wait_of};
+use claimed::{Claimed, admitted};
 use common::error::QueueError;
 use common::host::HostRate;
 use common::job::{Job, id_for_logs};
@@ -282,7 +282,7 @@ impl Dispatcher {
             let Adopted { suspects, others } =
                 Comparison::with(jobs).adopted(|field| self.ledger.is_held_or_settled_lately(field));
             for job in suspects.into_iter().chain(others) {
-                let (visits, _) = admitted(&job);
+                let (visits, _) = admitted(&job, now());
                 self.exit.end_unattempted(job, &Trail::of(visits), Settlement::Release);
             }
         }
@@ -624,8 +624,7 @@ impl Dispatcher {
 
     /// Reads a job and what it was admitted to; settles one that there is nothing to do for.
     fn read(&self, job: ClaimedJob, now: Instant) -> Option<Claimed> {
-        let (mut visits, refused) = admitted(&job);
-        let not_before = now + wait_of(&job);
+        let (mut visits, refused) = admitted(&job, now);
         match (self.processor.prepare(&job), refused) {
             (Err(settlement), _) => self.exit.end_unattempted(job, &Trail::of(visits), settlement),
             (Ok(prepared), Some((host, reason))) => {
@@ -635,8 +634,10 @@ impl Dispatcher {
             (Ok(prepared), None) => {
                 // Where there is nothing to say about hosts, and for a job that was adopted.
                 if visits.first().is_none_or(|first| first.host != *prepared.host()) {
-                    visits.insert(0, Visit { host: Arc::clone(prepared.host()), probe: None, is_asked: false });
+                    let host = Arc::clone(prepared.host());
+                    visits.insert(0, Visit { host, not_before: now, probe: None, is_asked: false });
                 }
+                let not_before = visits.first().map_or(now, |first| first.not_before);
                 return Some(Claimed { job, prepared, trail: Trail::of(visits), not_before });
             }
         }

@@ -130,7 +130,8 @@ impl Admitter {
             Some(Start::After(wait)) => (wait.saturating_sub(took), None),
             Some(Start::Probe(reason)) => (Duration::ZERO, Some(reason)),
         };
-        match trail.push(Visit { host, probe, is_asked: false }) {
+        let not_before = std::time::Instant::now() + wait;
+        match trail.push(Visit { host, not_before, probe, is_asked: false }) {
             // Who does not wait any more finds it in the trail.
             Ok(at) => _ = reply.send(Answer::Admitted(wait, at)),
             Err(visit) => (self.give_back)(visit),

@@ -197,7 +197,7 @@ mod tests {
     const FIRST: Duration = Duration::from_secs(2);
 
     fn visit(host: &str, probe: Option<Failure>, is_asked: bool) -> Visit {
-        Visit { host: Arc::from(host), probe, is_asked }
+        Visit { host: Arc::from(host), not_before: std::time::Instant::now(), probe, is_asked }
     }
 
     fn at(is_fresh: bool, interval_ms: Option<u64>) -> Circumstances {

@@ -6,8 +6,7 @@ use super::{HostTally, Place, Places};
 use common::host::host_of;
 use common::outcome::Failure;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// How long a redirect waits for a place at its target and for the fleet's leave to ask it; it holds a slot meanwhile. What is
@@ -19,6 +18,8 @@ const ADMISSION_WAIT: Duration = Duration::from_millis(300);
 pub(crate) struct Visit {
     /// As [`host_of`] names it.
     pub(crate) host: Arc<str>,
+    /// It may be asked from then on.
+    pub(crate) not_before: Instant,
     /// All of the fleet waits for what this visit finds out, as the host was left alone for this reason.
     pub(crate) probe: Option<Failure>,
     /// A request was made.
@@ -110,7 +111,7 @@ impl Visits {
     /// Admitted everywhere.
     #[cfg(test)]
     pub(crate) fn anywhere(url: &Url) -> Visits {
-        let first = Visit { host: Arc::from(&*host_of(url)), probe: None, is_asked: false };
+        let first = Visit { host: Arc::from(&*host_of(url)), not_before: Instant::now(), probe: None, is_asked: false };
         Visits { trail: Trail::of(vec![first]), doors: None, place: None }
     }
 
@@ -152,7 +153,7 @@ impl Visits {
             self.admitted(host);
             return Ok(());
         };
-        let deadline = Instant::now() + ADMISSION_WAIT;
+        let deadline = tokio::time::Instant::now() + ADMISSION_WAIT;
         let not_admitted = |refused| NotAdmitted { host: Arc::clone(&host), refused };
         let is_same = self.host().is_some_and(|last| last == host);
         if !is_same || self.place.is_none() {
@@ -169,7 +170,8 @@ impl Visits {
                 },
             };
         }
-        if self.takes_granted(&host) {
+        if let Some(not_before) = self.takes_granted(&host) {
+            tokio::time::sleep_until(not_before.into()).await;
             return Ok(());
         }
         // A host that has just answered is asked again at once, unless it has a rate.
@@ -195,20 +197,19 @@ impl Visits {
         tally.started(&host);
     }
 
-    /// Whether the claim has admitted this job to `host`; each admission is for one visit.
-    fn takes_granted(&mut self, host: &Arc<str>) -> bool {
+    /// Goes on to a visit of `host` that the claim has admitted this job to, if there is one, and says when it may ask there.
+    fn takes_granted(&mut self, host: &Arc<str>) -> Option<Instant> {
         let mut entries = self.trail.entries();
         let from = entries.at + 1;
         let granted = entries.visits.iter().skip(from).position(|visit| visit.host == *host && !visit.is_asked);
-        if let Some(granted) = granted {
-            entries.at = from + granted;
-        }
-        granted.is_some()
+        let at = from + granted?;
+        entries.at = at;
+        entries.visits.get(at).map(|visit| visit.not_before)
     }
 
     fn admitted(&mut self, host: Arc<str>) {
         // The trail is open for as long as its attempt goes on.
-        if let Ok(at) = self.trail.push(Visit { host, probe: None, is_asked: false }) {
+        if let Ok(at) = self.trail.push(Visit { host, not_before: Instant::now(), probe: None, is_asked: false }) {
             self.trail.entries().at = at;
         }
     }
