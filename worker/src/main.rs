@@ -20,6 +20,8 @@ mod shutdown;
 mod storage_waits;
 mod storage_watch;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod vitals;
 
 /// See Cargo.toml for the reason.

@@ -22,6 +22,12 @@ pub(crate) struct Shutdown {
 }
 
 impl Shutdown {
+    /// As somebody else says.
+    #[cfg(test)]
+    pub(crate) fn at(stage: watch::Receiver<Stage>) -> Shutdown {
+        Shutdown { stage }
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         *self.stage.borrow()
     }

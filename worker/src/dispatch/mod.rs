@@ -729,9 +729,11 @@ impl Dispatcher {
     /// Gives back what was not started.
     fn give_back_waiting(&mut self) {
         // Jobs whose objects are looked for: a storage that is stuck does not say when it will answer.
-        let looking = self.look_ups.take_back();
-        let waiting = self.hosts.gate().drain_all();
-        for Claimed { job, trail, .. } in looking.chain(waiting) {
+        let mut waiting: Vec<Claimed> = self.look_ups.take_back().collect();
+        waiting.extend(self.hosts.gate().drain_all());
+        // As they were in the queue: lanes have an order of their own.
+        waiting.sort_by_key(|claimed| claimed.job.field.order());
+        for Claimed { job, trail, .. } in waiting {
             self.exit.end_unattempted(job, &trail, Settlement::Release);
         }
     }

@@ -124,6 +124,22 @@ impl Slots {
     }
 }
 
+#[cfg(test)]
+impl Slots {
+    /// All bodies are whole.
+    pub(super) fn free_all(&mut self) {
+        let ids: Vec<Id> = self.running.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.free(id));
+    }
+
+    /// Replaces all tasks with such that never end.
+    pub(super) fn stall(&mut self) {
+        let running: Vec<Attempt> = self.running.drain().map(|(_, running)| running.attempt).collect();
+        (self.tasks, self.downloading) = (JoinSet::new(), 0);
+        running.into_iter().for_each(|attempt| self.start(attempt, |_| std::future::pending()));
+    }
+}
+
 /// Tells that the body of the task that calls it is whole.
 pub(super) struct Downloaded(mpsc::UnboundedSender<Id>);
 

@@ -69,3 +69,33 @@ impl Suspects {
         std::mem::take(&mut self.waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{field, job};
+
+    #[test]
+    fn one_after_another_and_each_alone() {
+        let mut suspects = Suspects::default();
+        assert_eq!(suspects.next(5), Next::Nothing);
+        suspects.add(job(1, "a"));
+        suspects.add(job(2, "b"));
+        assert_eq!(suspects.next(3), Next::Wait, "one more is held");
+        assert_eq!(suspects.next(2), Next::Mark(field(1)));
+        assert_eq!(suspects.next(2), Next::Mark(field(1)), "again, after an answer that did not come");
+        assert_eq!(suspects.run_first().map(|job| job.field), Some(field(1)));
+        assert_eq!(suspects.next(2), Next::Wait, "it runs");
+        assert_eq!(suspects.next(1), Next::Mark(field(2)));
+        assert_eq!(suspects.drop_first().map(|job| job.field), Some(field(2)));
+        assert_eq!(suspects.next(0), Next::Nothing);
+    }
+
+    #[test]
+    fn the_last_one_holds_up_everything_until_it_is_settled() {
+        let mut suspects = Suspects::default();
+        suspects.add(job(1, "a"));
+        suspects.run_first();
+        assert_eq!((suspects.next(1), suspects.next(0), suspects.next(1)), (Next::Wait, Next::Nothing, Next::Nothing));
+    }
+}

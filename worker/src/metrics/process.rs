@@ -44,12 +44,11 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_this_process() {
-        let before = ProcessFacts::read();
         let files: Vec<_> = (0..10).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
         let after = ProcessFacts::read();
-        if let (Some(before), Some(after)) = (before.open_fds, after.open_fds) {
-            // Other tests open files at the same time.
-            assert!(after + 10 >= before && after >= 10, "{before} {after} {}", files.len());
+        if let Some(open) = after.open_fds {
+            // Other tests open and close files at the same time.
+            assert!(open >= 10, "{open} of which {}", files.len());
         }
         let (resident, whole) = (after.resident_bytes.unwrap_or(1 << 20), after.virtual_bytes.unwrap_or(1 << 30));
         assert!(resident > 100_000 && resident <= whole, "{after:?}");
