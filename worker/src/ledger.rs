@@ -91,3 +91,60 @@ impl Ledger {
         self.changed.notified()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::field;
+    use futures_util::FutureExt as _;
+
+    fn ledger_with(fields: &[usize]) -> Ledger {
+        let ledger = Ledger::new(Arc::new(Metrics::new(1)));
+        for n in fields {
+            assert!(ledger.enter(&field(*n)));
+        }
+        ledger
+    }
+
+    #[test]
+    fn a_job_is_held_once() {
+        let ledger = ledger_with(&[0, 1]);
+        assert!(!ledger.enter(&field(0)), "adopted and claimed at the same time it would run twice");
+        assert_eq!(ledger.held(), 2);
+    }
+
+    #[test]
+    fn a_job_settled_while_a_comparison_is_under_way_is_not_adopted_again() {
+        let ledger = ledger_with(&[0]);
+        ledger.begin_comparison();
+        // Redis wrote its answer, with the job in it, before it ran the settlement; the settlement is confirmed first.
+        ledger.settled(std::iter::once(&field(0)));
+        assert!(ledger.is_held_or_settled_lately(&field(0)));
+        assert_eq!(ledger.held(), 0);
+        // By the next one it has to be gone. If it is not, Redis went back in time.
+        ledger.begin_comparison();
+        assert!(!ledger.is_held_or_settled_lately(&field(0)));
+    }
+
+    #[test]
+    fn a_job_that_is_forgotten_is_unknown_at_once() {
+        let ledger = ledger_with(&[0, 1]);
+        let before = ledger.confirmations();
+        ledger.forget(&field(0));
+        assert_eq!((ledger.held(), ledger.confirmations()), (1, before), "nothing was confirmed");
+        assert!(!ledger.is_held_or_settled_lately(&field(0)), "a suspect that did not run has to be given back");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hears_of_a_job_that_is_struck_off() {
+        let ledger = ledger_with(&[0, 1]);
+        let mut changed = std::pin::pin!(ledger.changed());
+        assert!(changed.as_mut().now_or_never().is_none());
+        ledger.settled(std::iter::once(&field(0)));
+        changed.await;
+        let mut changed = std::pin::pin!(ledger.changed());
+        assert!(changed.as_mut().now_or_never().is_none());
+        ledger.forget(&field(1));
+        changed.await;
+    }
+}

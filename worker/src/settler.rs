@@ -105,3 +105,114 @@ impl Settler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Question, ScriptedQueue, field, job};
+    use common::outcome::Failure;
+    use std::sync::atomic::Ordering;
+
+    fn released(n: usize, bytes: usize) -> Outgoing {
+        Outgoing::Job(job(n, &"x".repeat(bytes)), Settlement::Release)
+    }
+
+    fn news() -> Outgoing {
+        let host = "slow.example".to_owned();
+        Outgoing::Host(HostNews::Refused {
+            host,
+            reason: Failure::RateLimited,
+            server_wait: None,
+            first: Duration::ZERO,
+            longest: Duration::ZERO,
+        })
+    }
+
+    /// What is sent when all of this is there before the settler begins, and the ledger after that.
+    async fn settle(queue: &Arc<ScriptedQueue>, outgoing: Vec<Outgoing>) -> Arc<Ledger> {
+        let metrics = Arc::new(Metrics::new(1));
+        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics)));
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for outgoing in outgoing {
+            if let Outgoing::Job(job, _) = &outgoing {
+                ledger.enter(&job.field);
+            }
+            sender.send(outgoing).expect("the receiver is there");
+        }
+        drop(sender);
+        let calls = Arc::clone(queue) as Arc<dyn QueueCalls>;
+        Settler { calls, ledger: Arc::clone(&ledger), metrics, outgoing: receiver }.run().await;
+        ledger
+    }
+
+    fn batches(queue: &ScriptedQueue) -> Vec<(usize, usize)> {
+        let sizes = queue.questions().into_iter().map(|question| match question {
+            Question::Settle(fields, news) => (fields.len(), news),
+            other => panic!("{other:?}"),
+        });
+        sizes.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_bounded_by_its_number_and_by_its_bytes() {
+        for (what, outgoing, expected) in [
+            ("many", (0..600).map(|n| released(n, 10)).collect::<Vec<_>>(), vec![(256, 0), (256, 0), (88, 0)]),
+            ("large", (0..5).map(|n| released(n, 200 << 10)).collect(), vec![(3, 0), (2, 0)]),
+        ] {
+            let queue = Arc::new(ScriptedQueue::default());
+            let ledger = settle(&queue, outgoing).await;
+            assert_eq!(batches(&queue), expected, "{what}");
+            assert_eq!(ledger.held(), 0, "{what}: all are struck off");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_of_a_host_are_there_before_the_jobs_that_wait_because_of_it() {
+        let queue = Arc::new(ScriptedQueue::default());
+        let mut outgoing = vec![released(0, 300 << 10), news()];
+        outgoing.extend((1..4).map(|n| released(n, 300 << 10)));
+        settle(&queue, outgoing).await;
+        assert_eq!(batches(&queue), [(2, 1), (2, 0)], "with the batch of the first of them, and once");
+        // News alone are sent as well.
+        let queue = Arc::new(ScriptedQueue::default());
+        settle(&queue, vec![news()]).await;
+        assert_eq!(batches(&queue), [(0, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_redis_is_away_the_same_batch_is_tried_again_and_none_overtakes_it() {
+        let queue = Arc::new(ScriptedQueue::default());
+        queue.refused_settlements.store(20, Ordering::Relaxed);
+        let begun = Instant::now();
+        let ledger =
+            settle(&queue, [released(0, 10), news()].into_iter().chain((1..300).map(|n| released(n, 10))).collect())
+                .await;
+        let asked = queue.asked.lock().expect("not poisoned").clone();
+        let is_first = |question: &Question| matches!(question, Question::Settle(fields, 1) if fields[0] == field(0));
+        assert_eq!(asked.len(), 22);
+        assert!(asked[..21].iter().all(|(_, question)| is_first(question)), "the second batch waits for the first");
+        // 50 ms, doubling to 1 s, half of it jitter.
+        assert!(begun.elapsed() > Duration::from_secs(7), "no storm: {:?}", begun.elapsed());
+        assert_eq!((ledger.held(), ledger.confirmations()), (0, 2), "confirmed once each");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_a_moment_for_more_when_downloads_go_on() {
+        let queue = Arc::new(ScriptedQueue::default());
+        let metrics = Arc::new(Metrics::new(1));
+        let ledger = Arc::new(Ledger::new(Arc::clone(&metrics)));
+        (0..10).for_each(|n| assert!(ledger.enter(&field(n))));
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let settler = Settler { calls: Arc::clone(&queue) as Arc<dyn QueueCalls>, ledger, metrics, outgoing: receiver };
+        let downloads = async {
+            for n in 0..4 {
+                sender.send(released(n, 10)).expect("the settler listens");
+                tokio::time::sleep(GATHER / 4).await;
+            }
+            drop(sender);
+        };
+        tokio::join!(settler.run(), downloads);
+        let sizes = batches(&queue);
+        assert!(sizes.len() < 4 && sizes.iter().map(|(jobs, _)| jobs).sum::<usize>() == 4, "{sizes:?}");
+    }
+}
