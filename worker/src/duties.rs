@@ -149,3 +149,94 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", message.unwrap_or("without a word"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    async fn for_ever() {
+        std::future::pending().await
+    }
+
+    async fn death_of(duties: &mut Duties) -> String {
+        let bound = tokio::time::timeout(Duration::from_secs(20), duties.alongside("main", for_ever()));
+        bound.await.expect("it is noticed").expect_err("it died").to_string()
+    }
+
+    #[tokio::test]
+    async fn a_duty_that_dies_ends_the_work_beside_it_and_is_named() {
+        let mut duties = Duties::default();
+        duties.start("settler", for_ever());
+        duties.start("admitter", async { panic!("no {}", "more") });
+        assert_eq!(death_of(&mut duties).await, "the admitter died: it panicked: no more");
+        let mut duties = Duties::default();
+        duties.start("pulse", async {});
+        assert_eq!(death_of(&mut duties).await, "the pulse died: it ended by itself");
+    }
+
+    #[tokio::test]
+    async fn so_does_a_thread() {
+        let mut duties = Duties::default();
+        duties.start_on_thread("heartbeat", || async { panic!("no beat") }).expect("a thread");
+        assert_eq!(death_of(&mut duties).await, "the heartbeat died: it panicked: no beat");
+        duties.start_on_thread("metrics server", || async {}).expect("a thread");
+        assert_eq!(death_of(&mut duties).await, "the metrics server died: it ended by itself");
+    }
+
+    #[tokio::test]
+    async fn the_main_duty_is_one_as_well() {
+        let mut duties = Duties::default();
+        duties.start("settler", for_ever());
+        assert_eq!(duties.alongside("dispatcher", async { 7 }).await, Ok(7));
+        let died = duties.alongside("dispatcher", async { panic!("a bug") }).await;
+        assert_eq!(
+            died.map_err(|died: Died| died.to_string()),
+            Err::<(), _>("the dispatcher died: it panicked: a bug".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_does_not_die_and_what_has_done_its_work_may_end() {
+        let mut duties = Duties::default();
+        duties.start("admitter", for_ever());
+        duties.stop("admitter");
+        let quiet = tokio::time::timeout(Duration::from_millis(50), duties.alongside("main", for_ever())).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        duties.start("settler", tokio::task::yield_now());
+        assert_eq!(duties.end_of("settler").await, Ok(()));
+        assert_eq!(duties.end_of("settler").await, Ok(()), "it is over");
+        duties.start("settler", async { panic!("full") });
+        assert!(duties.end_of("settler").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_stop_with_their_owner() {
+        struct Ended(Arc<AtomicBool>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let ended = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let mut duties = Duties::default();
+        let guards = ended.clone().map(Ended);
+        let [task, thread] = guards;
+        duties.start("task", async move {
+            let _task = task;
+            for_ever().await;
+        });
+        duties
+            .start_on_thread("thread", move || async move {
+                let _thread = thread;
+                for_ever().await;
+            })
+            .expect("a thread");
+        tokio::task::yield_now().await;
+        drop(duties);
+        tokio::task::yield_now().await;
+        assert!(ended.iter().all(|ended| ended.load(Ordering::SeqCst)));
+    }
+}

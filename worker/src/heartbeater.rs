@@ -115,3 +115,87 @@ fn until_next(heartbeat: &Heartbeat) -> Duration {
     let lease_end = heartbeat.next_end.map(|left| left + Duration::from_millis(fastrand::u64(5..150)));
     lease_end.map_or(usual, |lease_end| usual.min(lease_end))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::away;
+    use std::cell::{Cell, RefCell};
+
+    fn alive() -> Heartbeat {
+        Heartbeat { alive: true, next_end: None, expired: Vec::new() }
+    }
+
+    /// Beats for so long, with these answers; how often Redis was asked, and whether beating came to an end.
+    async fn beats(
+        time: Duration,
+        vitals: &Vitals,
+        mut answer: impl FnMut(usize) -> Result<Heartbeat, QueueError>,
+    ) -> (usize, bool) {
+        let (tally, metrics) = (HostTally::new(), Metrics::new(1));
+        let asked = Cell::new(0);
+        let ask = async |_: Vec<(&'static str, String)>| {
+            asked.set(asked.get() + 1);
+            answer(asked.get())
+        };
+        let mut facts = Facts::new(vitals, &tally, &metrics);
+        let ended = tokio::time::timeout(time, beat(&mut facts, ask, async |_: &[String]| {})).await;
+        (asked.get(), ended.is_ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_main_thread_that_is_stuck_loses_its_lease_and_one_that_moves_again_beats_again() {
+        let vitals = Vitals::new();
+        vitals.pulse();
+        let (asked, _) = beats(STUCK_AFTER, &vitals, |_| Ok(alive())).await;
+        assert!((20..=23).contains(&asked), "{asked} in 30 s");
+        let (asked, _) = beats(STUCK_AFTER, &vitals, |_| Ok(alive())).await;
+        assert!(asked <= 1, "stuck, and asked {asked} times");
+        vitals.pulse();
+        let (asked, _) = beats(Heartbeat::EVERY, &vitals, |_| Ok(alive())).await;
+        assert!(asked >= 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_was_taken_for_dead_beats_no_more() {
+        let dead = |asked| Ok(Heartbeat { alive: asked < 3, ..alive() });
+        assert_eq!(beats(Duration::from_secs(60), &Vitals::new(), dead).await, (3, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redis_that_is_away_is_asked_again_within_a_second_and_not_in_a_storm() {
+        let (asked, ended) = beats(Duration::from_secs(10), &Vitals::new(), |_| Err(away())).await;
+        assert!((10..=30).contains(&asked) && !ended, "{asked} in 10 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dead_are_recovered_with_the_beat_that_finds_them() {
+        let (vitals, tally, metrics) = (Vitals::new(), HostTally::new(), Metrics::new(1));
+        let recovered = RefCell::new(Vec::new());
+        let asked = Cell::new(0);
+        let ask = async |_: Vec<(&'static str, String)>| {
+            asked.set(asked.get() + 1);
+            let expired = if asked.get() == 2 { vec!["dead".to_owned()] } else { Vec::new() };
+            Ok(Heartbeat { alive: asked.get() < 3, next_end: None, expired })
+        };
+        let recover = async |expired: &[String]| recovered.borrow_mut().push(expired.to_vec());
+        beat(&mut Facts::new(&vitals, &tally, &metrics), ask, recover).await;
+        assert_eq!(*recovered.borrow(), [Vec::new(), vec!["dead".to_owned()]]);
+    }
+
+    #[test]
+    fn the_next_beat_is_just_after_the_next_lease_end_or_at_its_usual_time() {
+        let ms = Duration::from_millis;
+        for (next_end, earliest, latest) in [
+            (None, ms(1350), ms(1500)),
+            (Some(ms(100)), ms(105), ms(250)),
+            (Some(Duration::ZERO), ms(5), ms(150)),
+            (Some(ms(5000)), ms(1350), ms(1500)),
+        ] {
+            let mut waits: Vec<_> = (0..200).map(|_| until_next(&Heartbeat { next_end, ..alive() })).collect();
+            waits.sort();
+            assert!(waits[0] >= earliest && waits[199] <= latest, "{next_end:?}: {:?} to {:?}", waits[0], waits[199]);
+            assert!(waits[199] - waits[0] > ms(20), "{next_end:?}: a fleet is spread");
+        }
+    }
+}

@@ -268,3 +268,86 @@ async fn register(queue: &Queue, worker: &WorkerName, config: &Config, shutdown:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// What ended, in order.
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+
+    /// Duties as a session has them, the settler's door, and whether the heart beats.
+    fn duties(settles: bool) -> (Duties, mpsc::UnboundedSender<()>, Log, Arc<AtomicBool>) {
+        let log = Log::default();
+        let beats = Arc::new(AtomicBool::new(false));
+        let (outgoing, mut receiver) = mpsc::unbounded_channel::<()>();
+        let mut duties = Duties::default();
+        let (to_log, admitter_holds) = (Arc::clone(&log), outgoing.clone());
+        duties.start("settler", async move {
+            while receiver.recv().await.is_some() {}
+            if !settles {
+                std::future::pending::<()>().await;
+            }
+            to_log.lock().expect("not poisoned").push("settled");
+        });
+        duties.start("admitter", async move {
+            let _admitter_holds = admitter_holds;
+            std::future::pending().await
+        });
+        struct Beating(Arc<AtomicBool>);
+        impl Drop for Beating {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        beats.store(true, Ordering::SeqCst);
+        let beating = Beating(Arc::clone(&beats));
+        duties.start("heartbeat", async move {
+            let _beating = beating;
+            std::future::pending().await
+        });
+        (duties, outgoing, log, beats)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_what_is_in_flight_then_its_settlements_then_the_name_and_the_heartbeat_last() {
+        let (mut duties, outgoing, log, beats) = duties(true);
+        let finish = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            log.lock().expect("not poisoned").push("finished");
+            drop(outgoing);
+        };
+        let sign_off = async || {
+            log.lock().expect("not poisoned").push("signed off");
+            beats.load(Ordering::SeqCst)
+        };
+        let has_left = take_down(&mut duties, finish, sign_off).await;
+        assert_eq!(has_left, Ok(true), "it beats until it has left");
+        assert_eq!(*log.lock().expect("not poisoned"), ["finished", "settled", "signed off"]);
+        drop(duties);
+        tokio::task::yield_now().await;
+        assert!(!beats.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redis_that_is_away_holds_the_end_up_for_seconds_only() {
+        let (mut duties, outgoing, log, _) = duties(false);
+        let begun = tokio::time::Instant::now();
+        let sign_off = async || std::future::pending().await;
+        assert_eq!(take_down(&mut duties, async { drop(outgoing) }, sign_off).await, Ok(false));
+        assert!(begun.elapsed() <= FLUSH_MAX * 2 + Duration::from_millis(10), "{:?}", begun.elapsed());
+        assert!(log.lock().expect("not poisoned").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_duty_that_dies_meanwhile_ends_it() {
+        let (mut duties, _outgoing, log, _) = duties(true);
+        duties.start("pulse", async { panic!("no pulse") });
+        let take_down = take_down(&mut duties, std::future::pending(), async || true);
+        let died = tokio::time::timeout(Duration::from_secs(60), take_down).await.expect("it is noticed");
+        assert_eq!(died.map_err(|died| died.to_string()), Err("the pulse died: it panicked: no pulse".to_owned()));
+        assert!(log.lock().expect("not poisoned").is_empty());
+    }
+}
