@@ -77,6 +77,7 @@ impl Prepared {
 }
 
 /// What an attempt came to.
+#[derive(Debug)]
 pub(crate) struct Processed {
     pub(crate) settlement: Settlement,
     pub(crate) ending: Ending,
@@ -90,6 +91,17 @@ enum Obstacle {
     NotAdmitted(NotAdmitted),
     /// The storage, with the status that the object came with. Whose fault it is, is not clear yet.
     Storage(io::Error, u16),
+}
+
+/// How an attempt ended, once it is clear whose fault that is.
+#[derive(Debug)]
+enum AttemptEnd {
+    /// It came to this.
+    Made(Result<Success, Setback>),
+    /// It leads to a host that may not be asked now.
+    NotAdmitted(NotAdmitted),
+    /// The storage cannot be used: the job goes back as it was.
+    Blameless,
 }
 
 impl From<Unfetched> for Obstacle {
@@ -174,39 +186,53 @@ impl Processor {
         let attempted = limited(self.total_timeout, &waits, || self.storage_is_unusable(), attempt).await;
         let took = started.elapsed();
         self.metrics.attempted(took);
-        let result = match attempted {
-            Ended::Done(Ok(success)) => Ok(success),
-            Ended::Done(Err(Obstacle::Setback(setback))) => Err(setback),
-            Ended::Done(Err(Obstacle::NotAdmitted(not_admitted))) => {
-                let NotAdmitted { host: target, refused } = not_admitted;
+        let end = self.end_of(attempted, &job.id, &url).await;
+        // Who refused is who was asked last.
+        let asked = visits.host().unwrap_or_else(|| Arc::clone(&host));
+        self.processed(Prepared { job, url, host, is_looked_up: true }, end, took, &asked)
+    }
+
+    /// Finds out whose fault an obstacle is.
+    async fn end_of(&self, attempted: Ended<Result<Success, Obstacle>>, id: &JobId, url: &Url) -> AttemptEnd {
+        match attempted {
+            Ended::Done(Ok(success)) => AttemptEnd::Made(Ok(success)),
+            Ended::Done(Err(Obstacle::Setback(setback))) => AttemptEnd::Made(Err(setback)),
+            Ended::Done(Err(Obstacle::NotAdmitted(not_admitted))) => AttemptEnd::NotAdmitted(not_admitted),
+            Ended::Done(Err(Obstacle::Storage(error, status))) => {
+                tracing::warn!(job = %id, url = %for_logs(url.as_str()), "cannot store: {error}");
+                if self.storage.is_to_blame(&error).await {
+                    return AttemptEnd::Blameless;
+                }
+                AttemptEnd::Made(Err(Setback::from(Failure::Storage).with_status(status)))
+            }
+            Ended::StorageUnusable => AttemptEnd::Blameless,
+            Ended::TimedOut => AttemptEnd::Made(Err(Failure::TimeoutTotal.into())),
+        }
+    }
+
+    /// What becomes of a job by the end of its attempt, in which `asked` was asked last.
+    fn processed(&self, prepared: Prepared, end: AttemptEnd, took: Duration, asked: &str) -> Processed {
+        let Prepared { job, url, host, .. } = prepared;
+        match end {
+            AttemptEnd::Blameless => Processed { settlement: Settlement::Release, ending: Ending::Untold },
+            AttemptEnd::NotAdmitted(NotAdmitted { host: target, refused }) => {
                 tracing::debug!(job = %job.id, host = %target, ?refused, "the redirect's target may not be asked now");
                 let job = redirected(job, &host, &target);
                 let settlement = match refused {
                     None => Settlement::Hold { host: target.to_string(), job: Some(Box::new(job)) },
                     Some(reason) => self.refused_by(job, url, &target, reason),
                 };
-                return Processed { settlement, ending: Ending::Redirected };
+                Processed { settlement, ending: Ending::Redirected }
             }
-            Ended::Done(Err(Obstacle::Storage(error, status))) => {
-                tracing::warn!(job = %job.id, url = %for_logs(url.as_str()), "cannot store: {error}");
-                if self.storage.is_to_blame(&error).await {
-                    return released;
-                }
-                Err(Setback::from(Failure::Storage).with_status(status))
+            AttemptEnd::Made(result) => {
+                tracing::debug!(job = %job.id, url = %for_logs(url.as_str()), ?result, "attempt");
+                let ending = match &result {
+                    Ok(_) => Ending::Outcome(Outcome::Stored { exists: false }, None),
+                    Err(setback) => Ending::Outcome(setback.outcome, setback.server_wait),
+                };
+                let job = redirected(job, &host, asked);
+                Processed { settlement: self.settlement_at(job, Some(url), result, took, asked), ending }
             }
-            Ended::StorageUnusable => return released,
-            Ended::TimedOut => Err(Failure::TimeoutTotal.into()),
-        };
-        tracing::debug!(job = %job.id, url = %for_logs(url.as_str()), ?result, "attempt");
-        let ending = match &result {
-            Ok(_) => Ending::Outcome(Outcome::Stored { exists: false }, None),
-            Err(setback) => Ending::Outcome(setback.outcome, setback.server_wait),
-        };
-        // Who refused is who was asked last.
-        let asked = visits.host().unwrap_or_else(|| Arc::clone(&host));
-        Processed {
-            settlement: self.settlement_at(redirected(job, &host, &asked), Some(url), result, took, &asked),
-            ending,
         }
     }
 
@@ -424,4 +450,180 @@ pub(crate) fn report_crashed(job: Job) -> Settlement {
 /// For ids of jobs that came without one.
 pub(crate) fn random_u128() -> u128 {
     u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::ImageJudge;
+    use crate::testing;
+    use common::media::MediaType;
+
+    const OWN: &str = "door.example";
+    const TARGET: &str = "cdn.example";
+
+    fn processor() -> (tempfile::TempDir, Processor) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config::of(&["--max-attempts", "3"]);
+        let content = Arc::default();
+        let judge = Arc::new(ImageJudge(Arc::clone(&content)));
+        let storage = Arc::new(Storage::open(folder.path(), 1, config.sync, judge).expect("a storage"));
+        let metrics = Arc::new(Metrics::new(1));
+        let fetcher = Fetcher::new(&config, Arc::clone(&content), Arc::clone(&metrics)).expect("usable");
+        (folder, Processor::new(&config, content, fetcher, storage, metrics))
+    }
+
+    /// A job with so many attempts behind it.
+    fn prepared(processor: &Processor, attempts: u32) -> Prepared {
+        let url = format!("http://{OWN}/a.jpg");
+        let mut prepared = processor.prepare(&testing::job(0, &url)).expect("a good job");
+        prepared.job.attempts = attempts;
+        prepared
+    }
+
+    fn ends(processor: &Processor, attempts: u32, ended: AttemptEnd, asked: &str) -> Processed {
+        processor.processed(prepared(processor, attempts), ended, Duration::from_millis(5), asked)
+    }
+
+    fn stored() -> Success {
+        let (media_type, dimensions) = (MediaType::Jpeg, None);
+        let object = StoredObject { key: "k".into(), bytes: 1, sha256: "s".into(), media_type, dimensions };
+        (object, 200, false)
+    }
+
+    #[tokio::test]
+    async fn an_object_and_a_rejection_are_results_and_a_failure_is_tried_again_while_there_are_attempts() {
+        let (_folder, processor) = processor();
+        let stored = ends(&processor, 1, AttemptEnd::Made(Ok(stored())), OWN);
+        let Settlement::Report(report) = stored.settlement else { panic!("{stored:?}") };
+        assert_eq!((report.outcome, report.attempts, report.status), (Outcome::Stored { exists: false }, 2, 200));
+        assert_eq!(stored.ending, Ending::Outcome(Outcome::Stored { exists: false }, None));
+        for rejection in Rejection::ALL.iter().copied() {
+            let setback = Setback::from(rejection).with_status(404);
+            let processed = ends(&processor, 0, AttemptEnd::Made(Err(setback)), OWN);
+            let Settlement::Report(report) = processed.settlement else { panic!("{processed:?}") };
+            assert_eq!((report.outcome, report.attempts, report.status), (Outcome::Rejected(rejection), 1, 404));
+        }
+        for failure in Failure::ALL.iter().copied() {
+            let outcome = Outcome::Failed(failure);
+            let wait = Some(Duration::from_secs(9));
+            let ended = || AttemptEnd::Made(Err(Setback { outcome, status: 0, server_wait: wait }));
+            let early = ends(&processor, 0, ended(), TARGET);
+            assert_eq!(early.ending, Ending::Outcome(outcome, wait), "{failure}");
+            match (failure, early.settlement) {
+                // Nobody tries those again: their jobs are what is wrong.
+                (Failure::WorkerCrashed | Failure::UnreadableJob, Settlement::Report(report)) => {
+                    assert_eq!(report.outcome, outcome);
+                }
+                (Failure::RateLimited, Settlement::Hold { host, job: Some(job) }) => {
+                    assert_eq!((host.as_str(), job.attempts, job.held), (TARGET, 0, 1), "who refused is waited for");
+                    assert_eq!(job.redirects_to.as_deref(), Some(TARGET));
+                    assert_eq!(job.last_reason.as_deref(), Some(outcome.reason()));
+                }
+                (
+                    Failure::Dns
+                    | Failure::Connect
+                    | Failure::Tls
+                    | Failure::TimeoutConnect
+                    | Failure::TimeoutIdle
+                    | Failure::TimeoutTotal
+                    | Failure::Http5xx
+                    | Failure::Truncated
+                    | Failure::Storage,
+                    Settlement::Retry { job, after },
+                ) => {
+                    assert_eq!((job.attempts, job.last_reason.as_deref()), (1, Some(outcome.reason())));
+                    assert!(after >= Duration::from_secs(9), "the server's wish");
+                    assert_eq!(job.redirects_to, None, "by then it may lead elsewhere");
+                }
+                (failure, other) => panic!("{failure}: {other:?}"),
+            }
+            if failure != Failure::RateLimited {
+                let late = ends(&processor, 2, ended(), OWN);
+                let Settlement::Report(report) = late.settlement else { panic!("{failure}: {late:?}") };
+                assert_eq!((report.outcome, report.attempts), (outcome, 3));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_target_that_may_not_be_asked_costs_nothing_until_it_has_refused_for_long() {
+        let (_folder, processor) = processor();
+        let not_admitted = |refused| AttemptEnd::NotAdmitted(NotAdmitted { host: Arc::from(TARGET), refused });
+        for (attempts, refused, attempts_after) in [
+            (0, None, Some(0)),
+            (2, None, Some(2)),
+            (0, Some(Failure::Connect), Some(1)),
+            (2, Some(Failure::Connect), None),
+        ] {
+            let processed = ends(&processor, attempts, not_admitted(refused), OWN);
+            assert_eq!(processed.ending, Ending::Redirected, "who pointed there has answered");
+            match (processed.settlement, attempts_after) {
+                (Settlement::Hold { host, job: Some(job) }, Some(after)) => {
+                    assert_eq!((host.as_str(), job.attempts), (TARGET, after), "{refused:?}");
+                    assert_eq!(job.redirects_to.as_deref(), Some(TARGET), "the next claim asks about it");
+                }
+                (Settlement::Report(report), None) => assert_eq!(report.outcome, Outcome::Failed(Failure::Connect)),
+                (other, _) => panic!("{attempts} {refused:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_storage_did_is_no_fault_of_the_job() {
+        for (what, attempted, is_bad, reason) in [
+            ("full", io::ErrorKind::StorageFull, false, None),
+            ("a name that it does not take", io::ErrorKind::InvalidFilename, false, Some(Failure::Storage)),
+            ("an error that a probe does not meet", io::ErrorKind::Other, false, Some(Failure::Storage)),
+            ("an error of a bad storage", io::ErrorKind::Other, true, None),
+        ] {
+            let (_folder, processor) = processor();
+            if is_bad {
+                processor.storage.health().set_bad("it does not answer");
+            }
+            let Prepared { job, url, .. } = prepared(&processor, 0);
+            let attempted = Ended::Done(Err(Obstacle::Storage(attempted.into(), 200)));
+            let ended = processor.end_of(attempted, &job.id, &url).await;
+            match (&ended, reason) {
+                (AttemptEnd::Blameless, None) => {}
+                (AttemptEnd::Made(Err(setback)), Some(reason)) => {
+                    assert_eq!(setback.outcome, Outcome::Failed(reason), "{what}");
+                }
+                (other, _) => panic!("{what}: {other:?}"),
+            }
+            let processed = ends(&processor, 0, ended, OWN);
+            assert_eq!(matches!(processed.settlement, Settlement::Release), reason.is_none(), "{what}");
+            assert_eq!(processed.ending == Ending::Untold, reason.is_none(), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_that_is_over_is_the_job_s_and_one_that_a_bad_storage_took_is_not() {
+        let (_folder, processor) = processor();
+        let Prepared { job, url, .. } = prepared(&processor, 0);
+        let timed_out = processor.end_of(Ended::TimedOut, &job.id, &url).await;
+        let reported = |end: AttemptEnd| ends(&processor, 4, end, OWN).settlement;
+        match reported(timed_out) {
+            Settlement::Report(report) => assert_eq!(report.outcome, Outcome::Failed(Failure::TimeoutTotal)),
+            other => panic!("{other:?}"),
+        }
+        let unusable = processor.end_of(Ended::StorageUnusable, &job.id, &url).await;
+        assert!(matches!(reported(unusable), Settlement::Release));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_there_is_nothing_to_do_for_is_settled_before_it_waits() {
+        let (_folder, processor) = processor();
+        for (payload, crashes, reason) in
+            [("{", 0, "unreadable_job"), ("http://door.example/a.jpg", 3, "worker_crashed"), ("http://", 0, "bad_url")]
+        {
+            let claimed = ClaimedJob { crashes, ..testing::job(0, payload) };
+            match processor.prepare(&claimed) {
+                Err(Settlement::Report(report)) => assert_eq!(report.outcome.reason(), reason, "{payload}"),
+                other => panic!("{payload}: {other:?}"),
+            }
+        }
+        let suspect = ClaimedJob { crashes: 2, ..testing::job(0, "http://door.example/a.jpg") };
+        assert!(processor.prepare(&suspect).is_ok(), "two crashes are not enough");
+    }
 }
