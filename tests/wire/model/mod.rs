@@ -1,0 +1,74 @@
+//! The queue against a model of it in memory: random sequences of what programs, people and accidents do to a queue, and
+//! after each step one atomic look at the whole of it, which has to be what the model says.
+//!
+//! `operations` says what can happen, `world` is the model, `driver` does the one and holds the queue against the other. The model is
+//! the contract, not the scripts. Times are Redis' own: a look checks that they lie where they have to, and the model takes them over.
+
+mod driver;
+mod operations;
+mod world;
+
+use self::driver::{Bench, made_up_field};
+use self::operations::{Op, op};
+use ::queue::LEASE;
+use harness::Redis;
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestError, TestRunner};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The end of a test case that is as it should be, or why it is not.
+type Checked<T = ()> = Result<T, TestCaseError>;
+/// A field of an in-flight hash: claim number and index.
+type Order = (u64, u64);
+type Counters = BTreeMap<String, i64>;
+
+const WORKERS: usize = 3;
+const BATCHES: usize = 2;
+const LINKS: usize = 10;
+const LEASE_MS: u64 = LEASE.as_millis() as u64;
+/// Far longer than a case takes.
+const LATER: Duration = Duration::from_secs(3600);
+
+/// Runs a property on so many random sequences, fewer or more with PROPTEST_CASES. A failure shows the shortest sequence
+/// found, and the seed under which the same sequences come again.
+fn check(cases: u32, property: impl Fn(&[Op]) -> Checked) {
+    let mut config = ProptestConfig { failure_persistence: None, max_shrink_iters: 4096, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => fastrand::u64(..),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
+    let sequences = prop::collection::vec(op(), 1..90);
+    // Held, or a server would be started and stopped for each case.
+    let _redis = Redis::shared();
+    // Made here, as it would use up random numbers of the first case that needs it.
+    made_up_field();
+    match TestRunner::new(config).run(&sequences, |ops| property(&ops)) {
+        Ok(()) => {}
+        Err(TestError::Fail(why, ops)) => {
+            let ops: Vec<String> = ops.iter().enumerate().map(|(at, op)| format!("  {at}: {op:?}")).collect();
+            panic!("{why}\nops:\n{}\nthe same again: PROPTEST_RNG_SEED={seed}", ops.join("\n"));
+        }
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
+
+#[test]
+fn the_queue_is_what_its_model_says() {
+    check(160, |ops| Bench::new().run(ops));
+}
+
+#[test]
+fn every_job_ends_with_one_result() {
+    check(48, |ops| {
+        let mut bench = Bench::new();
+        bench.run(ops)?;
+        bench
+            .drain()
+            .map_err(|error| TestCaseError::fail(format!("after all ops, while the queue is drained: {error}")))
+    });
+}

@@ -1,0 +1,412 @@
+//! The model: what the contract says that each operation does to each job, without keys, arguments and order of commands. It knows no
+//! script and asks no Redis; times it takes over from whoever looked.
+
+use super::{BATCHES, Counters, LEASE_MS, Order};
+use ::queue::{Chunk, DeadAction, LeaseField, Settlement};
+use common::job::{BatchId, Job, JobId};
+use common::report::Report;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The whole of a queue at one instant, as it is read and as the model has it. Counters of zero are left out; workers go by
+/// labels that are the same in every run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct State {
+    pub(super) ready: Vec<String>,
+    pub(super) in_flight: BTreeMap<String, BTreeMap<Order, String>>,
+    /// With the time when they are due.
+    pub(super) delayed: BTreeMap<String, u64>,
+    pub(super) results: Vec<String>,
+    pub(super) dead: Vec<String>,
+    pub(super) stats: Counters,
+    pub(super) batches: BTreeMap<usize, Counters>,
+    pub(super) crashes: Counters,
+    /// With their expiry.
+    pub(super) workers: BTreeMap<String, u64>,
+    /// The job that a worker runs alone.
+    pub(super) alone: BTreeMap<String, Order>,
+    /// Those of whom anything is written down.
+    pub(super) described: BTreeSet<String>,
+    pub(super) tick: u64,
+    pub(super) paused: bool,
+}
+
+impl State {
+    /// What is not as `self` has it, in words.
+    pub(super) fn differences(&self, found: &State) -> String {
+        let mut told = String::new();
+        macro_rules! compare {
+            ($($part:ident),+) => {$(
+                if self.$part != found.$part {
+                    let part = stringify!($part);
+                    told += &format!("\n  {part} has to be {:?}\n  {part} is        {:?}", self.$part, found.$part);
+                }
+            )+};
+        }
+        compare!(ready, in_flight, delayed, results, dead, stats, batches, crashes, workers, alone, described);
+        compare!(tick, paused);
+        told
+    }
+
+    /// Every element that waits or is worked on.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &String> {
+        let in_flight = self.in_flight.values().flat_map(BTreeMap::values);
+        self.ready.iter().chain(self.delayed.keys()).chain(in_flight)
+    }
+}
+
+/// Something that the program under test decides, within bounds: the next look checks it and takes it over.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A lease from now.
+    Lease(String),
+    /// A delayed job, so many ms from now.
+    Due(String, u64),
+    Tick,
+    /// The id of a bare URL that was claimed.
+    Id(String, Order),
+}
+
+/// What the contract says a queue is.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) state: State,
+    pub(super) now: u64,
+    pub(super) pending: Vec<Pending>,
+    /// The highest number of each worker's claims and comparisons.
+    pub(super) numbers: BTreeMap<String, u64>,
+    /// Links that dedup knows.
+    pub(super) seen: BTreeSet<String>,
+    /// Every id that ever was in the queue, and how often its job was retried from the dead letters.
+    pub(super) ids: BTreeMap<String, usize>,
+    /// Bare URLs that were pushed, and those of them that have an id by now.
+    pub(super) bare: (usize, usize),
+    /// Payloads of the dead, as they stand beside `state.dead`.
+    pub(super) dead_jobs: Vec<(Job, &'static str)>,
+    /// What each chunk of each batch brought.
+    pub(super) chunks: BTreeMap<usize, Vec<(u64, u64)>>,
+}
+
+pub(super) fn count(counters: &mut Counters, name: &str, by: i64) {
+    *counters.entry(name.to_owned()).or_default() += by;
+    counters.retain(|_, n| *n != 0);
+}
+
+pub(super) fn link(n: usize) -> String {
+    format!("https://x.org/{n}.jpg")
+}
+
+pub(super) fn batch_id(n: usize) -> BatchId {
+    BatchId::from_random(n as u64 + 1)
+}
+
+pub(super) fn batch_of(id: JobId) -> Option<usize> {
+    (0..BATCHES).find(|n| id.batch() == Some(batch_id(*n)))
+}
+
+pub(super) fn job_of(payload: &str) -> Job {
+    Job::read(payload.as_bytes(), 0).unwrap()
+}
+
+pub(super) fn is_bare(payload: &str) -> bool {
+    !payload.starts_with('{')
+}
+
+/// The id of an element, which a bare one has not got yet. Cut out, as reading all elements at each look takes a while.
+pub(super) fn id_of(payload: &str) -> Option<&str> {
+    payload.strip_prefix(r#"{"id":""#)?.get(..32)
+}
+
+/// What is compared of an entry of `results` or `dead`.
+pub(super) fn line<'a>(field: impl Fn(&str) -> Option<&'a str>, worker: &str) -> String {
+    let named = ["id", "url", "outcome", "reason", "bytes", "attempts", "batch", "job"];
+    let words: Vec<String> = named.iter().filter_map(|name| Some(format!("{name}={}", field(name)?))).collect();
+    format!("{} worker={worker}", words.join(" "))
+}
+
+impl Model {
+    pub(super) fn renew(&mut self, worker: &str) {
+        self.state.workers.insert(worker.to_owned(), 0);
+        self.pending.push(Pending::Lease(worker.to_owned()));
+    }
+
+    pub(super) fn register(&mut self, worker: &str) {
+        self.renew(worker);
+        self.numbers.insert(worker.to_owned(), 0);
+    }
+
+    pub(super) fn is_registered(&self, worker: &str) -> bool {
+        self.state.workers.contains_key(worker)
+    }
+
+    pub(super) fn strike_off(&mut self, worker: &str) {
+        self.state.workers.remove(worker);
+        self.state.alone.remove(worker);
+        self.numbers.remove(worker);
+    }
+
+    pub(super) fn lease_is_over(&self, worker: &str) -> bool {
+        self.state.workers.get(worker).is_some_and(|expiry| *expiry <= self.now)
+    }
+
+    pub(super) fn held_by(&self, worker: &str) -> BTreeMap<Order, String> {
+        self.state.in_flight.get(worker).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn take_from(&mut self, worker: &str, field: Order) -> Option<String> {
+        let held = self.state.in_flight.get_mut(worker)?;
+        let payload = held.remove(&field);
+        if held.is_empty() {
+            self.state.in_flight.remove(worker);
+        }
+        payload
+    }
+
+    pub(super) fn crashes_of(&self, payload: &str) -> i64 {
+        id_of(payload).and_then(|id| self.state.crashes.get(id).copied()).unwrap_or(0)
+    }
+
+    pub(super) fn put_in_front(&mut self, payloads: impl IntoIterator<Item = String>) {
+        self.state.ready.splice(0..0, payloads);
+    }
+
+    /// A chunk is added once and in its turn; dedup leaves out what it knows, within the chunk as well.
+    pub(super) fn push(&mut self, batch: usize, chunk: &Chunk) -> Result<(u64, u64), Refused> {
+        let added = self.chunks.get(&batch).ok_or(Refused::NoSuchBatch)?;
+        let last = added.len() as u64;
+        match chunk.number {
+            number if number > last + 1 => return Err(Refused::Gap(last + 1)),
+            // The last two are remembered, as an enqueuer may have to repeat two.
+            number if number + 1 < last => return Ok((0, 0)),
+            number if number <= last => return Ok(added[number as usize - 1]),
+            _ => {}
+        }
+        let (mut enqueued, mut duplicates) = (0, 0);
+        for job in &chunk.jobs {
+            if chunk.dedup && !self.seen.insert(job.url.clone()) {
+                duplicates += 1;
+            } else {
+                enqueued += 1;
+                self.state.ready.push(job.write());
+                self.ids.insert(job.id.to_string(), 0);
+            }
+        }
+        self.chunks.entry(batch).or_default().push((enqueued, duplicates));
+        let counters = self.state.batches.entry(batch).or_default();
+        count(counters, "enqueued", enqueued as i64);
+        count(counters, "duplicates", duplicates as i64);
+        count(&mut self.state.stats, "enqueued", enqueued as i64);
+        Ok((enqueued, duplicates))
+    }
+
+    /// Due delayed jobs first, the longest due before others, then the front; a suspect alone, and nothing past one.
+    pub(super) fn claim(&mut self, worker: &str, number: u64, max: usize) -> Claimed {
+        if !self.is_registered(worker) {
+            return Claimed::Reaped;
+        }
+        if number <= self.numbers[worker] {
+            return Claimed::Stale;
+        }
+        self.numbers.insert(worker.to_owned(), number);
+        self.renew(worker);
+        if self.state.paused {
+            return Claimed::Paused;
+        }
+        let mut jobs = Vec::new();
+        while jobs.len() < max {
+            let due = self.state.delayed.iter().filter(|(_, at)| **at <= self.now);
+            let first_due = due.min_by_key(|(payload, at)| (**at, *payload)).map(|(payload, _)| payload.clone());
+            let Some(payload) = first_due.clone().or_else(|| self.state.ready.first().cloned()) else { break };
+            let crashes = self.crashes_of(&payload);
+            if crashes >= 2 && !jobs.is_empty() {
+                break;
+            }
+            match first_due {
+                Some(payload) => drop(self.state.delayed.remove(&payload)),
+                None => drop(self.state.ready.remove(0)),
+            }
+            let field = (number, jobs.len() as u64 + 1);
+            if is_bare(&payload) {
+                self.pending.push(Pending::Id(worker.to_owned(), field));
+            }
+            self.state.in_flight.entry(worker.to_owned()).or_default().insert(field, payload);
+            jobs.push((field, crashes));
+            if crashes >= 2 {
+                break;
+            }
+        }
+        Claimed::Jobs(jobs)
+    }
+
+    /// Acts on what the worker holds and on nothing else. What is given back is at the front again, in its order.
+    pub(super) fn settle(&mut self, worker: &str, settlements: &[(LeaseField, Settlement)]) -> Vec<bool> {
+        let mut given_back = Vec::new();
+        let mut accepted = Vec::new();
+        for (field, settlement) in settlements {
+            let Some(payload) = self.take_from(worker, field.order()) else {
+                accepted.push(false);
+                continue;
+            };
+            accepted.push(true);
+            if self.state.alone.get(worker) == Some(&field.order()) {
+                self.state.alone.remove(worker);
+            }
+            // An attempt that came to an end clears the job of the crashes it was there at.
+            if !matches!(settlement, Settlement::Release) {
+                self.state.crashes.remove(&job_of(&payload).id.to_string());
+            }
+            match settlement {
+                // The generator makes none: when a held job comes back depends on its host, which `hosts` tests.
+                Settlement::Hold { .. } => unreachable!("no operation holds a job"),
+                Settlement::Report(report) => self.finish(worker, report, payload),
+                Settlement::Retry { job, after } => {
+                    self.state.delayed.insert(job.write(), 0);
+                    self.pending.push(Pending::Due(job.write(), after.as_millis() as u64));
+                    count(&mut self.state.stats, "retried", 1);
+                }
+                Settlement::Release => {
+                    given_back.push(payload);
+                    count(&mut self.state.stats, "released", 1);
+                }
+            }
+        }
+        self.put_in_front(given_back);
+        accepted
+    }
+
+    /// One result; a failed job is among the dead too, and its link may be enqueued again.
+    pub(super) fn finish(&mut self, worker: &str, report: &Report, payload: String) {
+        let (outcome, reason) = (report.outcome.name(), report.outcome.reason());
+        let bytes = report.object.as_ref().map_or(0, |object| object.bytes);
+        let mut fields: BTreeMap<&str, String> = BTreeMap::from([
+            ("id", report.id.to_string()),
+            ("url", report.url.clone()),
+            ("outcome", outcome.to_owned()),
+            ("reason", reason.to_owned()),
+            ("attempts", report.attempts.to_string()),
+        ]);
+        fields.retain(|_, value| !value.is_empty());
+        if report.object.is_some() {
+            fields.insert("bytes", bytes.to_string());
+        }
+        if let Some(batch) = report.id.batch() {
+            fields.insert("batch", batch.to_string());
+        }
+        self.state.results.push(line(|name| fields.get(name).map(String::as_str), worker));
+        if outcome == "failed" {
+            self.dead_jobs.push((job_of(&payload), reason));
+            fields.insert("job", payload);
+            self.state.dead.push(line(|name| fields.get(name).map(String::as_str), worker));
+            self.seen.remove(&report.url);
+        }
+        let batch = batch_of(report.id).and_then(|batch| self.state.batches.get_mut(&batch));
+        for counters in [Some(&mut self.state.stats), batch].into_iter().flatten() {
+            count(counters, outcome, 1);
+            count(counters, "bytes", bytes as i64);
+            if !reason.is_empty() {
+                count(counters, &format!("{outcome}:{reason}"), 1);
+            }
+        }
+        if let Some(batch) = batch_of(report.id).and_then(|batch| self.state.batches.get_mut(&batch))
+            && outcome != "stored"
+        {
+            // All links are of one host.
+            count(batch, "host:x.org", 1);
+        }
+    }
+
+    /// The jobs of a dead worker are at the front again, in the order of their claims. The job that ran alone is to blame
+    /// alone; otherwise all are, but for suspects, which only waited.
+    pub(super) fn recover(&mut self, worker: &str) -> Option<u64> {
+        if !self.lease_is_over(worker) {
+            return None;
+        }
+        let jobs = self.state.in_flight.remove(worker).unwrap_or_default();
+        let alone = self.state.alone.get(worker).copied();
+        for (field, payload) in &jobs {
+            let to_blame = alone.map_or_else(|| self.crashes_of(payload) < 2, |alone| alone == *field);
+            if let Some(id) = id_of(payload).filter(|_| to_blame) {
+                count(&mut self.state.crashes, id, 1);
+            }
+        }
+        let number = jobs.len();
+        count(&mut self.state.stats, "recovered", number as i64);
+        self.put_in_front(jobs.into_values());
+        self.strike_off(worker);
+        Some(number as u64)
+    }
+
+    /// After a silence everybody gets a lease; so does whoever's expiry is further away than that, and the worker itself.
+    /// Returns whether it is alive, and those whose lease is over.
+    pub(super) fn heartbeat(&mut self, worker: &str) -> (bool, BTreeSet<String>) {
+        let silence = self.now - self.state.tick > LEASE_MS / 2;
+        let far_away = self.now + LEASE_MS;
+        let renewed = self.state.workers.iter().filter(|(name, at)| silence || **at > far_away || *name == worker);
+        for name in renewed.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.renew(&name);
+        }
+        self.pending.push(Pending::Tick);
+        let over = self.state.workers.iter().filter(|(_, at)| **at > 0 && **at <= self.now);
+        (self.is_registered(worker), over.map(|(name, _)| name.clone()).collect())
+    }
+
+    pub(super) fn unregister(&mut self, worker: &str) -> bool {
+        if !self.held_by(worker).is_empty() {
+            return false;
+        }
+        self.strike_off(worker);
+        true
+    }
+
+    /// Back on the queue, at its end, with all attempts unspent; it is not `failed` any more, and dedup knows its link.
+    pub(super) fn settle_dead(&mut self, action: DeadAction, which: &[usize]) {
+        for at in which.iter().rev() {
+            self.state.dead.remove(*at);
+        }
+        for at in which {
+            let (job, reason) = self.dead_jobs[*at].clone();
+            if action == DeadAction::Drop {
+                continue;
+            }
+            self.seen.insert(job.url.clone());
+            *self.ids.entry(job.id.to_string()).or_default() += 1;
+            count(&mut self.state.stats, "failed", -1);
+            count(&mut self.state.stats, &format!("failed:{reason}"), -1);
+            if let Some(batch) = batch_of(job.id).and_then(|batch| self.state.batches.get_mut(&batch)) {
+                count(batch, "failed", -1);
+                count(batch, &format!("failed:{reason}"), -1);
+                count(batch, "host:x.org", -1);
+            }
+            self.state.ready.push(Job { attempts: 0, last_reason: None, ..job }.write());
+        }
+        for at in which.iter().rev() {
+            self.dead_jobs.remove(*at);
+        }
+    }
+
+    /// A batch is finished exactly while it is sealed and has as many results as jobs.
+    pub(super) fn mark_finished(&mut self) {
+        for counters in self.state.batches.values_mut() {
+            let number = |name: &str| counters.get(name).copied().unwrap_or(0);
+            let done = number("stored") + number("rejected") + number("failed");
+            let finished = number("sealed") == 1 && done == number("enqueued");
+            counters.remove("finished");
+            count(counters, "finished", finished.into());
+        }
+    }
+}
+
+/// Why a chunk is not taken.
+#[derive(Debug, PartialEq)]
+pub(super) enum Refused {
+    NoSuchBatch,
+    Gap(u64),
+}
+
+/// What the model says of a claim; the payloads stand in its state.
+#[derive(Debug, PartialEq)]
+pub(super) enum Claimed {
+    Jobs(Vec<(Order, i64)>),
+    Paused,
+    Stale,
+    Reaped,
+}
