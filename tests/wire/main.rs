@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests say what they show in their names, and may panic")]
 
+mod admissions;
 mod content;
 mod crashes;
 mod dashboard;
