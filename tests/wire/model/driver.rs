@@ -1,11 +1,16 @@
 //! The driver: does each operation to a real queue and to the model, and looks after each whether the one is what the other says.
 
-use super::operations::{Choice, Deed, Op, Who};
+mod clock;
+mod telling;
+
+use self::telling::{leave_of, leaves_of, news_of, told};
+use super::hosts::{Host, Leave, News, host_in, hosts_of, is_long_over};
+use super::operations::{Choice, Deed, Learnt, Op, Rate, Who};
 use super::world::{Claimed, Model, Pending, Refused, State, batch_id, id_of, is_bare, job_of, line, link};
-use super::{BATCHES, Checked, Counters, LATER, LEASE_MS, Order, WORKERS};
+use super::{BATCHES, Checked, Counters, FREE_REFUSALS, HOSTS, LATER, LEASE_MS, Order, WORKERS};
 use ::queue::{
-    Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue, Reconciled, Settlement,
-    WorkerName,
+    Admission, AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue,
+    Reconciled, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
 };
 use common::error::QueueError;
 use common::job::{Job, JobId};
@@ -17,7 +22,12 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Shorter than anything that ends by itself without an operation that says so (a probe): a case that takes longer tells nothing.
+const CASE_MAX: Duration = Duration::from_secs(25);
+/// Shorter than the time between two starts: a machine that stands still for longer between two looks tells nothing about a rate.
+const STALL_MAX_MS: u64 = 110;
 
 /// The life of a worker under one name, and what it believes it holds.
 struct Life {
@@ -28,6 +38,8 @@ struct Life {
     /// Jobs that it held once.
     held: Vec<ClaimedJob>,
     last_settled: Vec<(LeaseField, Settlement)>,
+    /// Targets of redirects that it may ask, and whether for all others.
+    granted: Vec<(String, bool)>,
     /// A claim of it had no answer.
     unsure: bool,
 }
@@ -41,7 +53,23 @@ pub(super) struct Bench {
     lives: Vec<Vec<Life>>,
     chunks: Vec<Vec<Chunk>>,
     open: Vec<OpenBatch>,
+    /// A page of jobs that wait, which somebody is about to purge.
+    page: Option<(WaitsIn, Vec<Vec<u8>>)>,
+    /// What Redis goes back to, and what its enqueuers know then.
+    saved: Option<(Model, Vec<Vec<Chunk>>, Vec<OpenBatch>)>,
+    began: Instant,
+    /// When time was stopped for what happens now, by Redis' clock, where there was any use in that.
+    stopped_at: Option<u64>,
     random_afterwards: u64,
+}
+
+/// What is not compared as it stands, but has to fit.
+#[derive(Debug, Default)]
+struct Beside {
+    /// The index of hosts that are held.
+    held: BTreeMap<String, u64>,
+    /// Until when starts of each host are given out.
+    starts: BTreeMap<String, f64>,
 }
 
 /// Everything under the given keys, and the time, as no command between could change it.
@@ -87,7 +115,7 @@ fn order_of(field: &str) -> Order {
 pub(super) fn made_up_field() -> LeaseField {
     static FIELD: OnceLock<LeaseField> = OnceLock::new();
     let make = || {
-        let mut bench = Bench::new();
+        let mut bench = Bench::new(Rate::Any);
         let worker = bench.lives[0][0].name.clone();
         bench.raw.push(&link(0));
         let claim = bench.runtime.block_on(bench.queue.claim(&worker, 1_000_000, &ClaimRequest::of(1))).unwrap();
@@ -148,13 +176,18 @@ fn settlement(held: &ClaimedJob, choice: Choice) -> Option<(LeaseField, Settleme
         Choice::RetryNow => retry(Duration::ZERO),
         Choice::RetryLater => retry(LATER),
         Choice::Release => Settlement::Release,
+        Choice::Hold => Settlement::Hold { host: host_in(&job.url).to_owned(), job: None },
+        Choice::HoldFor(n) => {
+            let job = Job { redirects_to: Some(HOSTS[n].to_owned()), ..job };
+            Settlement::Hold { host: HOSTS[n].to_owned(), job: Some(Box::new(job)) }
+        }
     };
     Some((held.field.clone(), settlement))
 }
 
 impl Bench {
     /// Three registered workers, and a queue with one batch that is still empty.
-    pub(super) fn new() -> Bench {
+    pub(super) fn new(rate: Rate) -> Bench {
         let raw = RawQueue::shared();
         // Names and ids are the same each time that a case runs, so that it can be shrunk; queues have names of their own.
         let random_afterwards = fastrand::u64(..);
@@ -165,10 +198,14 @@ impl Bench {
             runtime,
             queue,
             raw,
-            model: Model::default(),
+            model: Model { rate, ..Model::default() },
             lives: (0..WORKERS).map(|_| Vec::new()).collect(),
             chunks: vec![Vec::new(); BATCHES],
             open: open_elsewhere(),
+            page: None,
+            saved: None,
+            began: Instant::now(),
+            stopped_at: None,
             random_afterwards,
         };
         for slot in 0..WORKERS {
@@ -186,12 +223,16 @@ impl Bench {
 
     pub(super) fn run(&mut self, ops: &[Op]) -> Checked {
         for (at, op) in ops.iter().enumerate() {
-            self.apply(op).map_err(|error| TestCaseError::fail(format!("after op {at}, {op:?}: {error}")))?;
+            self.apply(op).map_err(|error| match error {
+                TestCaseError::Fail(why) => TestCaseError::fail(format!("after op {at}, {op:?}: {why}")),
+                TestCaseError::Reject(why) => TestCaseError::Reject(why),
+            })?;
         }
         Ok(())
     }
 
     fn apply(&mut self, op: &Op) -> Checked {
+        self.stop_time();
         match op {
             Op::Open(batch) => {
                 let answer = self.runtime.block_on(self.queue.open_batch(batch_id(*batch), "test", None));
@@ -277,6 +318,24 @@ impl Bench {
                 self.model.state.paused = *paused;
                 self.look()
             }
+            Op::HoldEnds(n) => self.end_holds(HOSTS[*n], 1),
+            Op::HostForgotten(n) => self.end_holds(HOSTS[*n], 600_100),
+            Op::StartPasses => self.pass_starts(),
+            Op::Purge(place) => {
+                let page = self.call(self.queue.waiting_page(*place))?;
+                self.purge(*place, &page)?;
+                self.purge(*place, &page)
+            }
+            Op::PageRead(place) => {
+                self.page = Some((*place, self.call(self.queue.waiting_page(*place))?));
+                Ok(())
+            }
+            Op::PurgeLate => self.page.clone().map_or(Ok(()), |(place, page)| self.purge(place, &page)),
+            Op::Saved => {
+                self.save();
+                Ok(())
+            }
+            Op::RolledBack => self.roll_back(),
             Op::Dead { action, which } => {
                 let dead = self.call(self.queue.dead_jobs(None, 500))?;
                 let which: Vec<usize> = (0..dead.len()).filter(|at| which & (1 << (at % 4)) != 0).collect();
@@ -290,6 +349,34 @@ impl Bench {
                 Ok(())
             }
         }
+    }
+
+    /// What of a page still waits goes: of `ready` what begins it, or nothing.
+    fn purge(&mut self, place: WaitsIn, page: &[Vec<u8>]) -> Checked {
+        let removed = self.call(self.queue.purge_page(place, page))? as usize;
+        let page: Vec<&str> = page.iter().map(|payload| std::str::from_utf8(payload).unwrap()).collect();
+        let waiting: Vec<String> = match place {
+            WaitsIn::Ready => self.model.state.ready.clone(),
+            WaitsIn::Delayed => self.model.state.delayed.keys().cloned().collect(),
+        };
+        let is_of_page = |payload: &&String| page.contains(&payload.as_str());
+        let gone: Vec<String> = match place {
+            WaitsIn::Ready => {
+                let most = waiting.iter().take_while(is_of_page).count();
+                let is_as_it_was = waiting.iter().zip(&page).all(|(there, read)| there == read);
+                let least = if is_as_it_was { waiting.len().min(page.len()) } else { most.min(1) };
+                within("jobs purged", least as u64, most as u64, removed as u64)?;
+                self.model.state.ready.drain(..removed).collect()
+            }
+            WaitsIn::Delayed => {
+                let gone: Vec<String> = waiting.iter().filter(is_of_page).cloned().collect();
+                same("jobs purged", gone.len(), removed)?;
+                self.model.state.delayed.retain(|payload, _| !gone.contains(payload));
+                gone
+            }
+        };
+        gone.iter().for_each(|payload| self.model.purge(payload));
+        self.look()
     }
 
     /// Where a life stands; there may be none before today's.
@@ -317,6 +404,7 @@ impl Bench {
             holds: Vec::new(),
             held: Vec::new(),
             last_settled: Vec::new(),
+            granted: Vec::new(),
             unsure: false,
         });
         self.look()
@@ -359,6 +447,7 @@ impl Bench {
     }
 
     fn act(&mut self, slot: usize, at: usize, deed: &Deed) -> Checked {
+        self.stop_time();
         if std::mem::take(&mut self.lives[slot][at].unsure) {
             self.reconcile(slot, at)?;
         }
@@ -383,18 +472,34 @@ impl Bench {
                 self.claim(slot, at, number, 5).map(drop)
             }
             Deed::Settle { choices, strangers } => {
-                let own = life.holds.clone().into_iter().zip(choices.iter().copied());
-                let mut settlements: Vec<_> = own.filter_map(|(job, choice)| settlement(&job, choice)).collect();
+                let rate = self.model.rate;
+                let (mut settlements, mut news) = (Vec::new(), Vec::new());
+                for (job, (choice, learnt)) in life.holds.iter().zip(choices.iter().copied()) {
+                    let Some(settlement) = settlement(job, choice) else { continue };
+                    settlements.push(settlement);
+                    // It is not run any more.
+                    let learnt = if job.crashes >= 3 { Learnt::NotAsked } else { learnt };
+                    for Admission { host, start } in &job.admissions {
+                        let is_probe = matches!(start, Start::Probe(_));
+                        if !matches!(start, Start::Refused(_)) {
+                            news.extend(news_of(host, is_probe, learnt, rate));
+                        }
+                    }
+                }
+                let learnt = choices.iter().map(|(_, learnt)| *learnt).rev().chain(std::iter::repeat(Learnt::NotAsked));
+                let granted = std::mem::take(&mut life.granted).into_iter().zip(learnt);
+                news.extend(granted.filter_map(|((host, is_probe), learnt)| news_of(&host, is_probe, learnt, rate)));
                 if *strangers {
                     let twice = settlements.clone();
                     settlements.extend(twice);
                     settlements.splice(0..0, self.strangers(slot, at));
                 }
-                self.settle(slot, at, settlements)
+                self.settle(slot, at, settlements, &news)
             }
+            Deed::Admit { hosts, unheard } => self.admit(slot, at, hosts, *unheard),
             Deed::SettleAgain => {
                 let settlements = life.last_settled.clone();
-                self.settle(slot, at, settlements)
+                self.settle(slot, at, settlements, &[])
             }
             Deed::Heartbeat => {
                 let before = self.model.now;
@@ -426,12 +531,44 @@ impl Bench {
     fn claim(&mut self, slot: usize, at: usize, number: u64, max: usize) -> Checked<Vec<ClaimedJob>> {
         let (name, label) = (self.lives[slot][at].name.clone(), self.lives[slot][at].label.clone());
         let before = self.model.now;
-        let expected = self.model.claim(&label, number, max);
-        let answer = self.call(self.queue.claim(&name, number, &ClaimRequest::of(max)))?;
+        let rate = self.model.rate;
+        let held = self.model.held_by(&label);
+        let own: BTreeSet<String> = held.values().flat_map(|payload| hosts_of(payload)).collect();
+        let request = ClaimRequest {
+            max,
+            host_rate: rate.text().map(|text| text.parse().unwrap()),
+            free_refusals: FREE_REFUSALS,
+            waiting: own.iter().map(|host| WaitingAt { host: host.clone(), pace: None }).collect(),
+            ..ClaimRequest::default()
+        };
+        let held_hosts = HOSTS.map(|host| self.model.host(host).is_held(before));
+        let mut expected = self.model.claim(&label, number, max);
+        let answer = self.call(self.queue.claim(&name, number, &request))?;
         self.look()?;
         let (claimed, jobs, next_due) = match answer {
-            Claim::Jobs { jobs, next_due, .. } => {
-                let told = jobs.iter().map(|job| (job.field.order(), job.crashes.into())).collect();
+            Claim::Jobs { jobs, next_due, left_alone, .. } => {
+                let told =
+                    jobs.iter().map(|job| (job.field.order(), job.crashes.into(), leaves_of(&job.admissions, rate)));
+                let told: Vec<(Order, i64, _)> = told.collect();
+                let given = told.iter().flat_map(|(_, _, leaves)| leaves);
+                for (host, _) in given.filter(|(_, leave)| !matches!(leave, Leave::Refused(_))) {
+                    let is_held = HOSTS.iter().zip(held_hosts).any(|(name, is_held)| is_held && name == host);
+                    prop_assert!(!is_held, "a job of {host} is handed out, which is held");
+                }
+                // Where there is nothing to say about hosts, nothing is said.
+                if let Claimed::Jobs(expected) = &mut expected {
+                    for ((_, _, leaves), (_, _, told)) in expected.iter_mut().zip(&told) {
+                        if told.is_empty() && leaves.iter().all(|(_, leave)| *leave == Leave::After(0)) {
+                            leaves.clear();
+                        }
+                    }
+                }
+                let is_left_alone = |host: &&String| {
+                    let known = self.model.host(host);
+                    known.is_held(before) || known.alone.get(&label).is_some_and(|(ends, _)| *ends > before)
+                };
+                let expected: BTreeSet<String> = own.iter().filter(is_left_alone).cloned().collect();
+                same("hosts to be left alone", expected, left_alone.into_iter().collect())?;
                 (Claimed::Jobs(told), jobs, next_due)
             }
             Claim::Paused => (Claimed::Paused, Vec::new(), None),
@@ -460,6 +597,39 @@ impl Bench {
     fn abandon(&mut self, slot: usize, at: usize) {
         let life = &mut self.lives[slot][at];
         life.held.append(&mut life.holds);
+        life.granted.clear();
+    }
+
+    /// For the targets of redirects.
+    fn admit(&mut self, slot: usize, at: usize, hosts: &[(usize, u64)], unheard: bool) -> Checked {
+        let (name, label) = (self.lives[slot][at].name.clone(), self.lives[slot][at].label.clone());
+        let rate = self.model.rate;
+        let mut expected = Vec::new();
+        for (n, ahead_ms) in hosts {
+            let leave = self.model.admit(&label, HOSTS[*n], *ahead_ms);
+            expected.push((HOSTS[*n].to_owned(), leave));
+        }
+        let ahead = |(n, ms): &(usize, u64)| (HOSTS[*n].to_owned(), Duration::from_millis(*ms));
+        let request = AdmissionRequest {
+            host_rate: rate.text().map(|text| text.parse().unwrap()),
+            free_refusals: FREE_REFUSALS,
+            hosts: hosts.iter().map(ahead).collect(),
+        };
+        let admitted = self.call(self.queue.admit(&name, &request))?;
+        self.look()?;
+        let leaves =
+            admitted.starts.iter().map(|start| start.as_ref().map_or(Leave::Wait, |start| leave_of(start, rate)));
+        let found: Vec<_> = hosts.iter().map(|(n, _)| HOSTS[*n].to_owned()).zip(leaves).collect();
+        same("admissions", &expected, &found)?;
+        let granted = found.into_iter().filter_map(|(host, leave)| match leave {
+            Leave::After(_) => Some((host, false)),
+            Leave::Probe(_) => Some((host, true)),
+            Leave::Refused(_) | Leave::Wait => None,
+        });
+        if !unheard {
+            self.lives[slot][at].granted.extend(granted);
+        }
+        Ok(())
     }
 
     /// Adopts what Redis has, drops what it has not.
@@ -470,7 +640,7 @@ impl Bench {
         let answer = self.call(self.queue.reconcile(&name, number))?;
         let expected = self.model.is_registered(&label).then(|| self.model.held_by(&label));
         if expected.is_some() {
-            self.model.numbers.insert(label, number);
+            self.model.numbers.insert(label.clone(), number);
         }
         self.look()?;
         let Reconciled::Holds(mut jobs) = answer else {
@@ -485,15 +655,28 @@ impl Bench {
             let crashes = self.model.state.crashes.get(&id).copied().unwrap_or(0);
             same("crashes of a job that it holds", crashes, job.crashes.into())?;
         }
+        for job in &mut jobs {
+            let probes = hosts_of(&payload(job)).into_iter().filter_map(|host| {
+                let known = self.model.host(&host);
+                (known.prober.as_ref() == Some(&label)).then_some((host, Leave::Probe(known.why)))
+            });
+            same("what it tries for all others", probes.collect(), leaves_of(&job.admissions, self.model.rate))?;
+            // Of those that it knew it knows more.
+            if let Some(held) = self.lives[slot][at].holds.iter().find(|held| held.field == job.field) {
+                job.admissions.clone_from(&held.admissions);
+            }
+        }
         jobs.sort_by_key(|job| job.field.order());
         self.lives[slot][at].holds = jobs;
         Ok(())
     }
 
-    fn settle(&mut self, slot: usize, at: usize, settlements: Vec<(LeaseField, Settlement)>) -> Checked {
+    fn settle(&mut self, slot: usize, at: usize, settlements: Vec<(LeaseField, Settlement)>, news: &[News]) -> Checked {
         let life = &self.lives[slot][at];
+        news.iter().for_each(|news| self.model.learn(&life.label, news));
         let expected = self.model.settle(&life.label, &settlements);
-        let accepted = self.call(self.queue.settle(&life.name, &settlements, &[]))?.accepted;
+        let news: Vec<_> = news.iter().map(|news| told(news, self.model.rate)).collect();
+        let accepted = self.call(self.queue.settle(&life.name, &settlements, &news))?.accepted;
         let life = &mut self.lives[slot][at];
         let is_settled = |job: &ClaimedJob| settlements.iter().any(|(field, _)| *field == job.field);
         let (settled, rest) = std::mem::take(&mut life.holds).into_iter().partition(is_settled);
@@ -551,19 +734,44 @@ impl Bench {
 
     /// Reads the whole queue at once and compares it with the model.
     fn look(&mut self) -> Checked {
-        let (found, now) = self.read();
+        let (found, beside, now) = self.read();
+        let is_rated = self.model.rate == Rate::Quick && self.model.taken.values().any(|taken| *taken > 0);
+        let since = self.stopped_at.unwrap_or(self.model.now);
+        if self.began.elapsed() > CASE_MAX || is_rated && now > since + STALL_MAX_MS {
+            return Err(TestCaseError::reject("the machine stood still"));
+        }
         self.take_over(&found, now)?;
         self.model.now = now;
         self.model.mark_finished();
+        self.model.hosts_change(|_| {});
         let differences = self.model.state.differences(&found);
         prop_assert!(differences.is_empty(), "the queue is not as it has to be:{differences}");
-        self.every_job_is_in_one_place(&found)
+        self.every_job_is_in_one_place(&found)?;
+        self.hosts_are_indexed(&found, &beside, now)?;
+        Ok(())
+    }
+
+    /// Asked of what was read: people see which hosts are held and no others, and no start is given out that is not accounted for.
+    fn hosts_are_indexed(&self, found: &State, beside: &Beside, now: u64) -> Checked {
+        let remembered: BTreeMap<&String, u64> =
+            found.hosts.iter().filter_map(|(host, known)| Some((host, known.ends?))).collect();
+        let is_known = |(host, ends): &(&String, u64)| remembered.contains_key(host) || !is_long_over(*ends, now);
+        let indexed = beside.held.iter().map(|(host, ends)| (host, *ends)).filter(is_known).collect();
+        same("hosts that are held", &remembered, &indexed)?;
+        for host in HOSTS {
+            let ahead_ms = beside.starts.get(host).map_or(0.0, |until| until - now as f64 - 1.0);
+            let taken = self.model.rate.step_ms().map_or(0, |step| (ahead_ms / step).ceil().max(0.0) as u64);
+            same(&format!("starts of {host} that are given out"), self.model.taken(host), taken)?;
+        }
+        Ok(())
     }
 
     /// What Redis decided, if it lies within bounds.
     fn take_over(&mut self, found: &State, now: u64) -> Checked {
         let before = self.model.now;
         let model = &mut self.model;
+        let elapsed = now - before;
+        let mut forward: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
         for pending in std::mem::take(&mut model.pending) {
             match pending {
                 Pending::Lease(worker) => {
@@ -575,6 +783,47 @@ impl Bench {
                     let at = found.delayed.get(&payload).copied().unwrap_or(0);
                     within(&format!("the time of {payload}"), before + after, now + after, at)?;
                     model.state.delayed.insert(payload, at);
+                }
+                Pending::Line(payload, from, to) => {
+                    let at = found.delayed.get(&payload).copied().unwrap_or(0);
+                    within(&format!("the time of {payload}"), from, to + elapsed, at)?;
+                    model.state.delayed.insert(payload, at);
+                }
+                Pending::LineOfBare(url, from, to) => {
+                    let is_it = |payload: &String| {
+                        !model.state.delayed.contains_key(payload) && !is_bare(payload) && job_of(payload).url == url
+                    };
+                    let Some((payload, at)) = found.delayed.iter().find(|(payload, _)| is_it(payload)) else {
+                        return Err(TestCaseError::fail(format!("{url} does not wait anywhere")));
+                    };
+                    within(&format!("the time of {url}"), from, to + elapsed, *at)?;
+                    let job = job_of(payload);
+                    same("its payload", &Job::new(job.id, url).write(), payload)?;
+                    same("its batch", None, job.id.batch())?;
+                    same("its id was there before", false, model.ids.insert(job.id.to_string(), 0).is_some())?;
+                    model.state.delayed.insert(payload.clone(), *at);
+                    model.bare.1 += 1;
+                }
+                Pending::HoldEnds(host) => {
+                    let ends = found.hosts.get(&host).and_then(|known| known.ends).unwrap_or(0);
+                    if let Some(Host { ends: Some(expected), .. }) = model.state.hosts.get_mut(&host) {
+                        within(&format!("the end of {host}'s hold"), *expected, *expected + elapsed, ends)?;
+                        *expected = ends;
+                    }
+                }
+                Pending::AloneEnds(host, worker) => {
+                    let alone = found.hosts.get(&host).and_then(|known| known.alone.get(&worker));
+                    let ends = alone.map_or(0, |(ends, _)| *ends);
+                    let known = model.state.hosts.get_mut(&host);
+                    if let Some((expected, _)) = known.and_then(|known| known.alone.get_mut(&worker)) {
+                        within(&format!("until {worker} asks {host} again"), *expected, *expected + elapsed, ends)?;
+                        *expected = ends;
+                    }
+                }
+                Pending::ComeForward(host, in_line) => {
+                    let (most, jobs) = forward.entry(host).or_default();
+                    *most += 2;
+                    *jobs = in_line;
                 }
                 Pending::Tick => {
                     within("the last tick", before, now, found.tick)?;
@@ -595,6 +844,21 @@ impl Bench {
                 }
             }
         }
+        for (host, (most, in_line)) in forward {
+            let mut moved = 0;
+            for payload in &in_line {
+                let (expected, at) = (model.state.delayed.get_mut(payload), found.delayed.get(payload));
+                if let (Some(expected), Some(at)) = (expected, at)
+                    && (before..=now).contains(at)
+                {
+                    *expected = *at;
+                    moved += 1;
+                }
+            }
+            // Of a long line only the beginning is looked at.
+            let least = if model.state.delayed.len() <= 20 { most.min(in_line.len()) } else { 0 };
+            within(&format!("jobs of {host} that come forward"), least as u64, most as u64, moved)?;
+        }
         // What a worker's hash says of it stands and falls with its name.
         model.state.described = model.state.workers.keys().cloned().collect();
         Ok(())
@@ -611,17 +875,22 @@ impl Bench {
             let id = result.split([' ', '=']).nth(1).unwrap_or_default();
             *places.entry(id).or_default() += 1;
         }
+        for (id, purged) in &self.model.purged {
+            *places.entry(id).or_default() += purged;
+        }
         let expected = self.model.ids.iter().map(|(id, retried)| (id.as_str(), 1 + retried)).collect();
         same("places of each job", &expected, &places)?;
         let bare = found.elements().filter(|element| is_bare(element)).count();
         same("bare URLs", self.model.bare.0, self.model.bare.1 + bare)
     }
 
-    fn read(&mut self) -> (State, u64) {
+    fn read(&mut self) -> (State, Beside, u64) {
         let lives: Vec<(String, String)> =
             self.lives.iter().flatten().map(|life| (life.name.to_string(), life.label.clone())).collect();
         let mut names: Vec<String> =
-            ["ready", "delayed", "results", "dead", "stats", "crashes", "workers", "meta"].map(str::to_owned).into();
+            ["ready", "delayed", "results", "dead", "stats", "crashes", "workers", "meta", "hosts", "hosts:held"]
+                .map(str::to_owned)
+                .into();
         names.extend((0..BATCHES).map(|n| format!("batch:{}", batch_id(n))));
         names.extend(lives.iter().flat_map(|(name, _)| [format!("inflight:{name}"), format!("worker:{name}")]));
         let number = names.len().to_string();
@@ -647,6 +916,15 @@ impl Bench {
         let meta = texts(next());
         state.paused = meta.contains_key("paused");
         state.tick = meta.get("tick").map_or(0, |tick| tick.parse().unwrap());
+        let mut beside = Beside::default();
+        for (host, text) in texts(next()) {
+            let (known, starts_until) = self.host(&text, &state, now);
+            if known != Host::default() {
+                state.hosts.insert(host.clone(), known);
+            }
+            beside.starts.extend(starts_until.map(|until| (host, until)));
+        }
+        beside.held = scores(next());
         for n in 0..BATCHES {
             let facts = texts(next());
             if !facts.is_empty() {
@@ -666,7 +944,27 @@ impl Bench {
                 state.described.insert(label);
             }
         }
-        (state, now)
+        (state, beside, now)
+    }
+
+    /// What is remembered of a host, without what time has made meaningless; and until when its starts are given out.
+    fn host(&self, text: &str, state: &State, now: u64) -> (Host, Option<f64>) {
+        let entry: serde_json::Value = serde_json::from_str(text).unwrap();
+        let number = |entry: &serde_json::Value, name: &str| entry[name].as_f64().map(|number| number as u64);
+        let is_probed = number(&entry, "probe").is_some_and(|until| until > now);
+        let prober = entry["prober"].as_str().filter(|_| is_probed).map(|name| self.label(name));
+        let alone = entry["alone"].as_object().into_iter().flatten();
+        let own = |hold| (number(hold, "ends").unwrap(), number(hold, "level").unwrap());
+        let mut known = Host {
+            ends: number(&entry, "ends"),
+            refusals: number(&entry, "level").unwrap_or(0),
+            why: entry["why"].as_str().unwrap_or_default().to_owned(),
+            // Nobody waits for what a worker finds out that is not there any more.
+            prober: prober.filter(|prober| state.workers.contains_key(prober)),
+            alone: alone.map(|(name, hold)| (self.label(name), own(hold))).collect(),
+        };
+        known.forget(now);
+        (known, entry["tat"].as_f64())
     }
 
     /// Entries of a stream.
@@ -701,25 +999,34 @@ impl Bench {
     /// One worker claims until there is nothing more, and every job ends as `choice`.
     fn do_everything(&mut self, choice: Choice) -> Checked {
         let at = self.lives[0].len() - 1;
-        // Each claim takes one job at least.
+        // Each claim takes one job at least: of a host that was held one, which finds out that it answers.
         for _ in 0..=self.model.state.elements().count() {
+            for n in 0..HOSTS.len() {
+                self.apply(&Op::HoldEnds(n))?;
+            }
+            for _ in 0..2 * WORKERS {
+                self.apply(&Op::StartPasses)?;
+            }
             self.apply(&Op::MakeDue(usize::MAX))?;
             self.act(0, at, &Deed::Claim(5))?;
             if self.lives[0][at].holds.is_empty() {
                 return Ok(());
             }
             self.act(0, at, &Deed::RunAlone)?;
-            self.act(0, at, &Deed::Settle { choices: vec![choice; 5], strangers: false })?;
+            self.act(0, at, &Deed::Settle { choices: vec![(choice, Learnt::Answers); 5], strangers: false })?;
         }
         Err(TestCaseError::fail("it does not end"))
     }
 
     fn nothing_is_left(&mut self) -> Checked {
-        let (found, _) = self.read();
+        let (found, _, _) = self.read();
         same("elements left", 0, found.elements().count())?;
         let mut results: BTreeMap<&str, usize> = BTreeMap::new();
         for result in &found.results {
             *results.entry(result.split([' ', '=']).nth(1).unwrap_or_default()).or_default() += 1;
+        }
+        for (id, purged) in &self.model.purged {
+            *results.entry(id).or_default() += purged;
         }
         let expected = self.model.ids.iter().map(|(id, retried)| (id.as_str(), 1 + retried)).collect();
         same("results of each job", &expected, &results)?;

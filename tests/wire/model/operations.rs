@@ -1,7 +1,7 @@
 //! What can happen to a queue, and how often: the operations, and how they are made at random.
 
-use super::{BATCHES, LINKS, WORKERS};
-use ::queue::DeadAction;
+use super::{BATCHES, HOSTS, LINKS, WORKERS};
+use ::queue::{DeadAction, WaitsIn};
 use proptest::prelude::*;
 
 /// One step.
@@ -40,6 +40,21 @@ pub(super) enum Op {
     /// Time passes for so many delayed jobs.
     MakeDue(usize),
     Pause(bool),
+    /// The holds of a host, and what workers that got no answer wait for, are over.
+    HoldEnds(usize),
+    /// And so long ago that it is forgotten.
+    HostForgotten(usize),
+    /// One start of each host, under a rate.
+    StartPasses,
+    /// A page of what waits is purged, and once more.
+    Purge(WaitsIn),
+    /// A page is read, and purged by a call that comes late.
+    PageRead(WaitsIn),
+    PurgeLate,
+    /// What Redis goes back to.
+    Saved,
+    /// Redis restarts with what it had then; everybody else knows what he knows.
+    RolledBack,
     /// What to do with which of each four dead jobs, by bits; and the same call again.
     Dead {
         action: DeadAction,
@@ -68,8 +83,14 @@ pub(super) enum Deed {
     /// What becomes of the jobs it holds, in the order of their claims; with `strangers`, jobs of others, jobs settled long
     /// ago and a field that nobody gave out are settled in the same call, and its own twice.
     Settle {
-        choices: Vec<Choice>,
+        choices: Vec<(Choice, Learnt)>,
         strangers: bool,
+    },
+    /// Asks for the targets of redirects, each so many ms ahead.
+    Admit {
+        hosts: Vec<(usize, u64)>,
+        /// The answer is lost.
+        unheard: bool,
     },
     SettleAgain,
     Heartbeat,
@@ -89,13 +110,66 @@ pub(super) enum Choice {
     RetryNow,
     RetryLater,
     Release,
+    /// Its host may not be asked.
+    Hold,
+    /// It redirects to this one, which may not be asked.
+    HoldFor(usize),
+}
+
+/// What an attempt teaches about the hosts that it was admitted to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Learnt {
+    /// They were not asked.
+    NotAsked,
+    Answers,
+    Refuses,
+    /// With a time to wait.
+    RefusesFor,
+    NoAnswer,
+}
+
+/// What every worker asks for in a case: under `Quick` three starts are given out at once, under `Slow` one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) enum Rate {
+    #[default]
+    Any,
+    Slow,
+    Quick,
+}
+
+impl Rate {
+    pub(super) fn text(self) -> Option<&'static str> {
+        match self {
+            Rate::Any => None,
+            Rate::Slow => Some("40/h"),
+            Rate::Quick => Some("6.9/s"),
+        }
+    }
+
+    /// Between two starts.
+    pub(super) fn step_ms(self) -> Option<f64> {
+        match self {
+            Rate::Any => None,
+            Rate::Slow => Some(90_000.0),
+            Rate::Quick => Some(144.927),
+        }
+    }
+}
+
+pub(super) fn rate() -> impl Strategy<Value = Rate> {
+    prop_oneof![2 => Just(Rate::Any), 1 => Just(Rate::Slow), 1 => Just(Rate::Quick)]
+}
+
+fn learnt() -> impl Strategy<Value = Learnt> {
+    use Learnt::*;
+    prop_oneof![4 => Just(NotAsked), 3 => Just(Answers), 2 => Just(Refuses), 1 => Just(RefusesFor), 2 => Just(NoAnswer)]
 }
 
 pub(super) fn choice() -> impl Strategy<Value = Choice> {
     use Choice::*;
     prop_oneof![
         2 => Just(Keep), 2 => Just(Store), 1 => Just(Exists), 1 => Just(Reject), 3 => Just(Fail), 2 => Just(RetryNow),
-        2 => Just(RetryLater), 3 => Just(Release)
+        2 => Just(RetryLater), 3 => Just(Release), 1 => Just(Hold), 2 => (0..HOSTS.len()).prop_map(HoldFor)
     ]
 }
 
@@ -124,9 +198,12 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (0..BATCHES).prop_map(Op::PushGap),
         1 => (0..BATCHES).prop_map(Op::Seal),
     ];
-    let settle = (prop::collection::vec(choice(), 0..6), prop::bool::weighted(0.2))
+    let settle = (prop::collection::vec((choice(), learnt()), 0..6), prop::bool::weighted(0.2))
         .prop_map(|(choices, strangers)| Deed::Settle { choices, strangers });
+    let asked = prop::collection::vec((0..HOSTS.len(), prop::sample::select(vec![0, 150, 10_000])), 1..4);
+    let admit = (asked, prop::bool::weighted(0.2)).prop_map(|(hosts, unheard)| Deed::Admit { hosts, unheard });
     let working = prop_oneof![
+        5 => by(who(1, 4), admit),
         12 => by(who(0, 0), (0..=5usize).prop_map(Deed::Claim)),
         4 => by(who(0, 0), (1..=5usize).prop_map(Deed::ClaimUnheard)),
         1 => by(who(1, 0), (0..=5usize).prop_map(Deed::Claim)),
@@ -147,6 +224,19 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => who(0, 1).prop_map(Op::LeaseFarAway),
         1 => Just(Op::Silence),
     ];
+    let place = || prop_oneof![Just(WaitsIn::Ready), Just(WaitsIn::Delayed)];
+    let times = prop_oneof![
+        6 => (0..HOSTS.len()).prop_map(Op::HoldEnds),
+        1 => (0..HOSTS.len()).prop_map(Op::HostForgotten),
+        3 => Just(Op::StartPasses),
+    ];
+    let purging = prop_oneof![
+        2 => place().prop_map(Op::Purge),
+        2 => place().prop_map(Op::PageRead),
+        2 => Just(Op::PurgeLate),
+        1 => Just(Op::Saved),
+        1 => Just(Op::RolledBack),
+    ];
     let dead_action = prop_oneof![2 => Just(DeadAction::Retry), 1 => Just(DeadAction::Drop)];
     let others = prop_oneof![
         6 => (1..4usize).prop_map(Op::MakeDue),
@@ -154,5 +244,5 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Pause(false)),
         6 => (dead_action, 1..16u8).prop_map(|(action, which)| Op::Dead { action, which }),
     ];
-    prop_oneof![4 => pushing, 10 => working, 6 => living, 2 => others]
+    prop_oneof![8 => pushing, 20 => working, 12 => living, 4 => others, 6 => times, 1 => purging]
 }

@@ -1,7 +1,9 @@
 //! The model: what the contract says that each operation does to each job, without keys, arguments and order of commands. It knows no
 //! script and asks no Redis; times it takes over from whoever looked.
 
-use super::{BATCHES, Counters, LEASE_MS, Order};
+use super::hosts::{Host, Leave, host_in};
+use super::operations::Rate;
+use super::{BATCHES, Counters, HOSTS, LEASE_MS, Order};
 use ::queue::{Chunk, DeadAction, LeaseField, Settlement};
 use common::job::{BatchId, Job, JobId};
 use common::report::Report;
@@ -28,6 +30,8 @@ pub(super) struct State {
     pub(super) described: BTreeSet<String>,
     pub(super) tick: u64,
     pub(super) paused: bool,
+    /// What is remembered of each.
+    pub(super) hosts: BTreeMap<String, Host>,
 }
 
 impl State {
@@ -43,7 +47,7 @@ impl State {
             )+};
         }
         compare!(ready, in_flight, delayed, results, dead, stats, batches, crashes, workers, alone, described);
-        compare!(tick, paused);
+        compare!(tick, paused, hosts);
         told
     }
 
@@ -55,7 +59,7 @@ impl State {
 }
 
 /// Something that the program under test decides, within bounds: the next look checks it and takes it over.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Pending {
     /// A lease from now.
     Lease(String),
@@ -64,10 +68,20 @@ pub(super) enum Pending {
     Tick,
     /// The id of a bare URL that was claimed.
     Id(String, Order),
+    /// When a job is looked at again that waits for a host: not before the one time, nor after the other.
+    Line(String, u64, u64),
+    /// The same of a bare URL, which gets its id.
+    LineOfBare(String, u64, u64),
+    /// The end of a host's hold, which is as much later as the script ran.
+    HoldEnds(String),
+    /// The same for one worker.
+    AloneEnds(String, String),
+    /// Up to two of the jobs that wait in a host's line are due now: what was given out was not needed.
+    ComeForward(String, Vec<String>),
 }
 
 /// What the contract says a queue is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     pub(super) state: State,
     pub(super) now: u64,
@@ -80,6 +94,12 @@ pub(super) struct Model {
     pub(super) ids: BTreeMap<String, usize>,
     /// Bare URLs that were pushed, and those of them that have an id by now.
     pub(super) bare: (usize, usize),
+    /// Jobs that were purged, and how often.
+    pub(super) purged: BTreeMap<String, usize>,
+    /// What every worker asks for.
+    pub(super) rate: Rate,
+    /// Starts of each host that are given out, from now on.
+    pub(super) taken: BTreeMap<String, u64>,
     /// Payloads of the dead, as they stand beside `state.dead`.
     pub(super) dead_jobs: Vec<(Job, &'static str)>,
     /// What each chunk of each batch brought.
@@ -92,7 +112,7 @@ pub(super) fn count(counters: &mut Counters, name: &str, by: i64) {
 }
 
 pub(super) fn link(n: usize) -> String {
-    format!("https://x.org/{n}.jpg")
+    format!("https://{}/{n}.jpg", HOSTS[n % HOSTS.len()])
 }
 
 pub(super) fn batch_id(n: usize) -> BatchId {
@@ -142,6 +162,7 @@ impl Model {
         self.state.workers.remove(worker);
         self.state.alone.remove(worker);
         self.numbers.remove(worker);
+        self.hosts_change(|host| drop(host.prober.take_if(|prober| prober == worker)));
     }
 
     pub(super) fn lease_is_over(&self, worker: &str) -> bool {
@@ -198,7 +219,8 @@ impl Model {
         Ok((enqueued, duplicates))
     }
 
-    /// Due delayed jobs first, the longest due before others, then the front; a suspect alone, and nothing past one.
+    /// Due delayed jobs first, the longest due before others, then the front; a suspect alone, and nothing past one. Those whose host
+    /// may not be asked are put aside on the way.
     pub(super) fn claim(&mut self, worker: &str, number: u64, max: usize) -> Claimed {
         if !self.is_registered(worker) {
             return Claimed::Reaped;
@@ -224,17 +246,37 @@ impl Model {
                 Some(payload) => drop(self.state.delayed.remove(&payload)),
                 None => drop(self.state.ready.remove(0)),
             }
+            let admissions = match self.admissions(worker, &payload) {
+                Ok(admissions) => admissions,
+                Err(host) => {
+                    self.put_in_line(&host, payload);
+                    continue;
+                }
+            };
             let field = (number, jobs.len() as u64 + 1);
             if is_bare(&payload) {
                 self.pending.push(Pending::Id(worker.to_owned(), field));
             }
             self.state.in_flight.entry(worker.to_owned()).or_default().insert(field, payload);
-            jobs.push((field, crashes));
+            jobs.push((field, crashes, admissions));
             if crashes >= 2 {
                 break;
             }
         }
         Claimed::Jobs(jobs)
+    }
+
+    /// A job waits for `host`.
+    fn put_in_line(&mut self, host: &str, payload: String) {
+        count(&mut self.state.stats, "held", 1);
+        let (from, to) = self.line_of(host);
+        if is_bare(&payload) {
+            self.pending.push(Pending::LineOfBare(payload, from, to));
+        } else {
+            // Nobody finds it due before it was seen when it is.
+            self.state.delayed.insert(payload.clone(), u64::MAX);
+            self.pending.push(Pending::Line(payload, from, to));
+        }
     }
 
     /// Acts on what the worker holds and on nothing else. What is given back is at the front again, in its order.
@@ -251,12 +293,13 @@ impl Model {
                 self.state.alone.remove(worker);
             }
             // An attempt that came to an end clears the job of the crashes it was there at.
-            if !matches!(settlement, Settlement::Release) {
+            if !matches!(settlement, Settlement::Release | Settlement::Hold { .. }) {
                 self.state.crashes.remove(&job_of(&payload).id.to_string());
             }
             match settlement {
-                // The generator makes none: when a held job comes back depends on its host, which `hosts` tests.
-                Settlement::Hold { .. } => unreachable!("no operation holds a job"),
+                Settlement::Hold { host, job } => {
+                    self.put_in_line(host, job.as_ref().map_or(payload, |job| job.write()));
+                }
                 Settlement::Report(report) => self.finish(worker, report, payload),
                 Settlement::Retry { job, after } => {
                     self.state.delayed.insert(job.write(), 0);
@@ -309,8 +352,7 @@ impl Model {
         if let Some(batch) = batch_of(report.id).and_then(|batch| self.state.batches.get_mut(&batch))
             && outcome != "stored"
         {
-            // All links are of one host.
-            count(batch, "host:x.org", 1);
+            count(batch, &format!("host:{}", host_in(&report.url)), 1);
         }
     }
 
@@ -374,20 +416,37 @@ impl Model {
             if let Some(batch) = batch_of(job.id).and_then(|batch| self.state.batches.get_mut(&batch)) {
                 count(batch, "failed", -1);
                 count(batch, &format!("failed:{reason}"), -1);
-                count(batch, "host:x.org", -1);
+                count(batch, &format!("host:{}", host_in(&job.url)), -1);
             }
-            self.state.ready.push(Job { attempts: 0, last_reason: None, ..job }.write());
+            self.state.ready.push(Job { attempts: 0, held: 0, last_reason: None, ..job }.write());
         }
         for at in which.iter().rev() {
             self.dead_jobs.remove(*at);
         }
     }
 
-    /// A batch is finished exactly while it is sealed and has as many results as jobs.
+    /// A job that waited is nowhere any more: counted, its link forgotten, its crashes too.
+    pub(super) fn purge(&mut self, payload: &str) {
+        count(&mut self.state.stats, "purged", 1);
+        if is_bare(payload) {
+            self.seen.remove(payload);
+            self.bare.0 -= 1;
+            return;
+        }
+        let job = job_of(payload);
+        self.seen.remove(&job.url);
+        self.state.crashes.remove(&job.id.to_string());
+        *self.purged.entry(job.id.to_string()).or_default() += 1;
+        if let Some(batch) = batch_of(job.id).and_then(|batch| self.state.batches.get_mut(&batch)) {
+            count(batch, "purged", 1);
+        }
+    }
+
+    /// A batch is finished exactly while it is sealed and has as many results as jobs, those that were purged left out.
     pub(super) fn mark_finished(&mut self) {
         for counters in self.state.batches.values_mut() {
             let number = |name: &str| counters.get(name).copied().unwrap_or(0);
-            let done = number("stored") + number("rejected") + number("failed");
+            let done = number("stored") + number("rejected") + number("failed") + number("purged");
             let finished = number("sealed") == 1 && done == number("enqueued");
             counters.remove("finished");
             count(counters, "finished", finished.into());
@@ -405,7 +464,7 @@ pub(super) enum Refused {
 /// What the model says of a claim; the payloads stand in its state.
 #[derive(Debug, PartialEq)]
 pub(super) enum Claimed {
-    Jobs(Vec<(Order, i64)>),
+    Jobs(Vec<(Order, i64, Vec<(String, Leave)>)>),
     Paused,
     Stale,
     Reaped,
