@@ -318,8 +318,8 @@ impl Bench {
                 self.model.state.paused = *paused;
                 self.look()
             }
-            Op::HoldEnds(n) => self.end_holds(HOSTS[*n], 1),
-            Op::HostForgotten(n) => self.end_holds(HOSTS[*n], 600_100),
+            Op::HoldEnds(n) => self.remembered(*n).map_or(Ok(()), |host| self.end_holds(host, 1)),
+            Op::HostForgotten(n) => self.remembered(*n).map_or(Ok(()), |host| self.end_holds(host, 600_100)),
             Op::StartPasses => self.pass_starts(),
             Op::Purge(place) => {
                 let page = self.call(self.queue.waiting_page(*place))?;
@@ -1001,11 +1001,11 @@ impl Bench {
         let at = self.lives[0].len() - 1;
         // Each claim takes one job at least: of a host that was held one, which finds out that it answers.
         for _ in 0..=self.model.state.elements().count() {
-            for n in 0..HOSTS.len() {
-                self.apply(&Op::HoldEnds(n))?;
+            for host in HOSTS {
+                self.end_holds(host, 1)?;
             }
-            for _ in 0..2 * WORKERS {
-                self.apply(&Op::StartPasses)?;
+            while self.model.taken.values().any(|taken| *taken > 0) {
+                self.pass_starts()?;
             }
             self.apply(&Op::MakeDue(usize::MAX))?;
             self.act(0, at, &Deed::Claim(5))?;

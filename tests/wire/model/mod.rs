@@ -67,12 +67,12 @@ fn check(cases: u32, property: impl Fn(Rate, &[Op]) -> Checked) {
 
 #[test]
 fn the_queue_is_what_its_model_says() {
-    check(160, |rate, ops| Bench::new(rate).run(ops));
+    check(240, |rate, ops| Bench::new(rate).run(ops));
 }
 
 #[test]
 fn every_job_ends_with_one_result() {
-    check(48, |rate, ops| {
+    check(64, |rate, ops| {
         let mut bench = Bench::new(rate);
         bench.run(ops)?;
         bench.drain().map_err(|error| match error {

@@ -40,7 +40,7 @@ pub(super) enum Op {
     /// Time passes for so many delayed jobs.
     MakeDue(usize),
     Pause(bool),
-    /// The holds of a host, and what workers that got no answer wait for, are over.
+    /// The holds of one of those that anything is remembered of, and what workers that got no answer wait for, are over.
     HoldEnds(usize),
     /// And so long ago that it is forgotten.
     HostForgotten(usize),
@@ -226,7 +226,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ];
     let place = || prop_oneof![Just(WaitsIn::Ready), Just(WaitsIn::Delayed)];
     let times = prop_oneof![
-        6 => (0..HOSTS.len()).prop_map(Op::HoldEnds),
+        8 => (0..HOSTS.len()).prop_map(Op::HoldEnds),
         1 => (0..HOSTS.len()).prop_map(Op::HostForgotten),
         3 => Just(Op::StartPasses),
     ];
@@ -244,5 +244,5 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Pause(false)),
         6 => (dead_action, 1..16u8).prop_map(|(action, which)| Op::Dead { action, which }),
     ];
-    prop_oneof![8 => pushing, 20 => working, 12 => living, 4 => others, 6 => times, 1 => purging]
+    prop_oneof![8 => pushing, 20 => working, 12 => living, 4 => others, 8 => times, 2 => purging]
 }

@@ -72,6 +72,12 @@ impl Bench {
         self.look()
     }
 
+    /// One of the hosts that anything is remembered of.
+    pub(super) fn remembered(&self, n: usize) -> Option<&'static str> {
+        let hosts: Vec<_> = HOSTS.into_iter().filter(|host| self.model.state.hosts.contains_key(*host)).collect();
+        hosts.get(n % hosts.len().max(1)).copied()
+    }
+
     /// One start of each host has passed.
     pub(super) fn pass_starts(&mut self) -> Checked {
         self.model.taken.values_mut().for_each(|taken| *taken = taken.saturating_sub(1));
