@@ -67,6 +67,9 @@ pub(super) enum Leave {
     Wait,
 }
 
+/// What a job is admitted to.
+pub(super) type Admissions = Vec<(String, Leave)>;
+
 /// What a worker learnt about a host.
 #[derive(Debug, Clone)]
 pub(super) enum News {
@@ -162,7 +165,7 @@ impl Model {
     }
 
     /// A job is admitted to all of its hosts or to none: then to the one that it waits for.
-    pub(super) fn admissions(&mut self, worker: &str, payload: &str) -> Result<Vec<(String, Leave)>, String> {
+    pub(super) fn admissions(&mut self, worker: &str, payload: &str) -> Result<Admissions, String> {
         let hosts = hosts_of(payload);
         let mut admitted = Vec::new();
         for host in &hosts {

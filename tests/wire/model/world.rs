@@ -1,7 +1,7 @@
 //! The model: what the contract says that each operation does to each job, without keys, arguments and order of commands. It knows no
 //! script and asks no Redis; times it takes over from whoever looked.
 
-use super::hosts::{Host, Leave, host_in};
+use super::hosts::{Admissions, Host, host_in};
 use super::operations::Rate;
 use super::{BATCHES, Counters, HOSTS, LEASE_MS, Order};
 use ::queue::{Chunk, DeadAction, LeaseField, Settlement};
@@ -464,7 +464,7 @@ pub(super) enum Refused {
 /// What the model says of a claim; the payloads stand in its state.
 #[derive(Debug, PartialEq)]
 pub(super) enum Claimed {
-    Jobs(Vec<(Order, i64, Vec<(String, Leave)>)>),
+    Jobs(Vec<(Order, i64, Admissions)>),
     Paused,
     Stale,
     Reaped,
