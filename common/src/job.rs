@@ -16,8 +16,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The largest element of the queue, in bytes, as JSON: four of the longest links, which leaves room for what travels with one.
 /// A claim hands out the beginning of a larger one only, and that it was larger.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 10;
-/// What a job may grow by while it is retried: its id, its attempts, its last reason, the name of a host.
-const GROWTH_BYTES_MAX: usize = 640;
+/// What a job may grow by while it is retried: its id, its attempts, its last reason, the hosts that it leads to.
+const GROWTH_BYTES_MAX: usize = 4096;
 /// A payload that is not larger than this is in bounds however it is written anew: numbers may become 4.5 times as long.
 const SURELY_SMALL_BYTES: usize = PAYLOAD_BYTES_MAX / 8;
 /// Of a payload that cannot be read, this much is shown, in bytes.
@@ -105,7 +105,8 @@ pub struct Job {
     pub held: u32,
     /// The reason of the last failed attempt.
     pub last_reason: Option<String>,
-    /// The host that the link redirects to, while the job waits for that one; as [`host_of`](crate::host::host_of) names it.
+    /// The hosts that the link leads to, one redirect after the other, while the job waits until all of them may be asked: as
+    /// [`host_of`](crate::host::host_of) names them, with a blank between two.
     pub redirects_to: Option<String>,
     /// Fields of the payload that this version has no name for; carried along through retries.
     pub rest: BTreeMap<String, serde_json::Value>,

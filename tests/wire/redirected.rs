@@ -144,3 +144,22 @@ fn a_chain_of_hosts_asks_each_and_ends_at_the_last() {
     all_stored_at_once(&queue.until_results(2, SOON));
     assert_eq!((first.requests_in_all(), second.requests_in_all(), target.requests_in_all()), (3, 2, 1));
 }
+
+#[test]
+fn redirects_at_a_slow_rate_come_to_an_end() {
+    let (doors, other) = ([Origin::start(), Origin::start(), Origin::start()], Origin::start());
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    let [once, twice, there] = &doors;
+    queue.push(&once.url("redirect/1/300.gif"));
+    queue.push(&twice.url("redirect/redirect/2/300.gif"));
+    // There and back.
+    queue.push(&there.url(&format!("to/{}/to/{}/3/300.gif", other.host(), there.host())));
+    let _worker = Worker::start(&queue, storage.path(), &["--host-rate", "1/s"]);
+    // A second start of a host is further away than a redirect waits for it: the job waits, and then has all starts that it needs.
+    all_stored_at_once(&queue.until_results(3, SOON));
+    let asked = |origin: &Origin| origin.requests_in_all();
+    assert!((3..=4).contains(&asked(once)), "{} requests for one redirect", asked(once));
+    assert!((4..=8).contains(&asked(twice)), "{} requests for two redirects", asked(twice));
+    assert!((3..=6).contains(&(asked(there))), "{} requests there and back", asked(there));
+}

@@ -120,6 +120,7 @@ fn until_next(heartbeat: &Heartbeat) -> Duration {
 mod tests {
     use super::*;
     use crate::testing::away;
+    use crate::vitals::STUCK_AFTER;
     use std::cell::{Cell, RefCell};
 
     fn alive() -> Heartbeat {

@@ -65,9 +65,9 @@ impl Prepared {
         self.job.attempts == 0
     }
 
-    /// The host that its link redirects to, which the claim has admitted it to.
-    pub(crate) fn target(&self) -> Option<&str> {
-        self.job.redirects_to.as_deref()
+    /// Whether its link leads to `host`, which the claim has admitted it to.
+    pub(crate) fn leads_to(&self, host: &str) -> bool {
+        self.job.redirects_to.as_deref().is_some_and(|hosts| hosts.split(' ').any(|target| target == host))
     }
 
     /// Waiting for `host` costs it nothing. The payload is written anew, with an id where it had none.
@@ -187,9 +187,7 @@ impl Processor {
         let took = started.elapsed();
         self.metrics.attempted(took);
         let end = self.end_of(attempted, &job.id, &url).await;
-        // Who refused is who was asked last.
-        let asked = visits.host().unwrap_or_else(|| Arc::clone(&host));
-        self.processed(Prepared { job, url, host, is_looked_up: true }, end, took, &asked)
+        self.processed(Prepared { job, url, host, is_looked_up: true }, end, took, visits.led_to())
     }
 
     /// Finds out whose fault an obstacle is.
@@ -210,14 +208,17 @@ impl Processor {
         }
     }
 
-    /// What becomes of a job by the end of its attempt, in which `asked` was asked last.
-    fn processed(&self, prepared: Prepared, end: AttemptEnd, took: Duration, asked: &str) -> Processed {
-        let Prepared { job, url, host, .. } = prepared;
+    /// What becomes of a job by the end of its attempt, in which its link led to the hosts `led_to`.
+    ///
+    /// A job that has to wait carries all of them, and the one that did not admit it. So each time it waits it carries one more, as
+    /// often as redirects are followed at most; then a claim admits it to all of them at once, and it waits no more.
+    fn processed(&self, prepared: Prepared, end: AttemptEnd, took: Duration, led_to: Option<String>) -> Processed {
+        let Prepared { mut job, url, host, .. } = prepared;
         match end {
             AttemptEnd::Blameless => Processed { settlement: Settlement::Release, ending: Ending::Untold },
             AttemptEnd::NotAdmitted(NotAdmitted { host: target, refused }) => {
                 tracing::debug!(job = %job.id, host = %target, ?refused, "the redirect's target may not be asked now");
-                let job = redirected(job, &host, &target);
+                job.redirects_to = Some(led_to.map_or_else(|| target.to_string(), |hosts| format!("{hosts} {target}")));
                 let settlement = match refused {
                     None => Settlement::Hold { host: target.to_string(), job: Some(Box::new(job)) },
                     Some(reason) => self.refused_by(job, url, &target, reason),
@@ -230,8 +231,10 @@ impl Processor {
                     Ok(_) => Ending::Outcome(Outcome::Stored { exists: false }, None),
                     Err(setback) => Ending::Outcome(setback.outcome, setback.server_wait),
                 };
-                let job = redirected(job, &host, asked);
-                Processed { settlement: self.settlement_at(job, Some(url), result, took, asked), ending }
+                // Who refused is who was asked last.
+                let asked = led_to.as_deref().and_then(|hosts| hosts.rsplit(' ').next()).unwrap_or(&host).to_owned();
+                job.redirects_to = led_to;
+                Processed { settlement: self.settlement_at(job, Some(url), result, took, &asked), ending }
             }
         }
     }
@@ -417,12 +420,6 @@ impl Processor {
     }
 }
 
-/// The job as it waits for `asked`, a host that its link at `own` leads to.
-fn redirected(mut job: Job, own: &str, asked: &str) -> Job {
-    job.redirects_to = (own != asked).then(|| asked.to_owned());
-    job
-}
-
 fn failed_without_attempt(id: JobId, url: String, attempts: u32, failure: Failure) -> Settlement {
     Settlement::Report(Box::new(Report {
         id,
@@ -482,7 +479,8 @@ mod tests {
     }
 
     fn ends(processor: &Processor, attempts: u32, ended: AttemptEnd, asked: &str) -> Processed {
-        processor.processed(prepared(processor, attempts), ended, Duration::from_millis(5), asked)
+        let led_to = (asked != OWN).then(|| asked.to_owned());
+        processor.processed(prepared(processor, attempts), ended, Duration::from_millis(5), led_to)
     }
 
     fn stored() -> Success {
@@ -567,6 +565,18 @@ mod tests {
                 (other, _) => panic!("{attempts} {refused:?}: {other:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_job_carries_one_host_more_each_time_that_it_waits() {
+        let (_folder, processor) = processor();
+        let end = AttemptEnd::NotAdmitted(NotAdmitted { host: Arc::from(OWN), refused: None });
+        // There and back: two requests at its own host.
+        let processed = ends(&processor, 0, end, TARGET);
+        let Settlement::Hold { host, job: Some(job) } = processed.settlement else { panic!("{processed:?}") };
+        assert_eq!((host.as_str(), job.redirects_to.as_deref()), (OWN, Some(&*format!("{TARGET} {OWN}"))));
+        let claimed = Prepared { job: *job, ..prepared(&processor, 0) };
+        assert!(claimed.leads_to(OWN) && claimed.leads_to(TARGET) && !claimed.leads_to("other.org"));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The main thread is stuck when its pulse is older than this. Well above any single thing it does in one go.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How often the main thread shows its pulse.
 const PULSE_EVERY: Duration = Duration::from_millis(500);
 
@@ -39,7 +39,7 @@ impl Vitals {
     }
 
     /// The main thread is alive.
-    fn pulse(&self) {
+    pub(crate) fn pulse(&self) {
         self.pulse_ms.store(self.epoch.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 

@@ -12,28 +12,31 @@ local function hosts_matter()
   return host_interval_ms > 0 or #ARGV >= waiting_from or redis.call('EXISTS', hosts_key, hosts_held_key) > 0
 end
 
--- The hosts that a job is admitted to and their starts, in turn: to that of its link and, where it waits for the host that this redirects
--- to, to that one; to both or to none. One that has refused so often that waiting is over stands alone, with its reason. Or nil, and when
--- the job is looked at again.
-local function admissions_of(host, target, now)
+-- The hosts that a job is admitted to and their starts, in turn: to that of its link and, where it waits for the hosts that this leads to,
+-- to each of them, by one admission for each request; to all or to none. One that has refused so often that waiting is over stands
+-- alone, with its reason. Or nil, and when the job is looked at again.
+local function admissions_of(host, targets, now)
   if not host then return NOWHERE end
-  local state = host_state(hosts_key, host, now)
-  local verdict, what, apart_ms = may_ask(host, state, now, AHEAD_MAX)
-  if verdict == 'wait' then return nil, place_of(state, now, what, apart_ms) end
-  if verdict == 'refused' then return {host, what} end
-  if not target then return {host, admit(state, now, verdict, what)} end
-  if target == host then
-    -- Two requests there, one after the other.
-    local first = admit(state, now, verdict, what)
-    local second = host_interval_ms > 0 and math.ceil(state.tat - now) or 0
-    return {host, first, host, admit(state, now, 'after', second)}
+  local hosts, found = targets or {}, {}
+  table.insert(hosts, 1, host)
+  for _, asked in ipairs(hosts) do
+    if not found[asked] then
+      local state = host_state(hosts_key, asked, now)
+      local verdict, what, apart_ms = may_ask(asked, state, now, AHEAD_MAX)
+      if verdict == 'wait' then return nil, place_of(state, now, what, apart_ms) end
+      if verdict == 'refused' then return {asked, what} end
+      found[asked] = {verdict, what}
+    end
   end
-  local target_state = host_state(hosts_key, target, now)
-  local target_verdict, target_what, target_apart_ms = may_ask(target, target_state, now, AHEAD_MAX)
-  if target_verdict == 'wait' then return nil, place_of(target_state, now, target_what, target_apart_ms) end
-  if target_verdict == 'refused' then return {target, target_what} end
-  local start = admit(state, now, verdict, what)
-  return {host, start, target, admit(target_state, now, target_verdict, target_what)}
+  local admissions = {}
+  for _, asked in ipairs(hosts) do
+    local state = hosts_read[asked]
+    admissions[#admissions + 1] = asked
+    admissions[#admissions + 1] = admit(state, now, found[asked][1], found[asked][2])
+    -- A further request there comes after this one.
+    found[asked] = {'after', host_interval_ms > 0 and math.ceil(state.tat - now) or 0}
+  end
+  return admissions
 end
 
 -- Those of the worker's hosts that are to be left alone.

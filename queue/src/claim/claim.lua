@@ -90,7 +90,7 @@ local function take(element, member)
   if looks_at_hosts then
     local host, is_decoded = host_of(payload)
     if is_decoded then looked_bytes = looked_bytes + DECODING_FACTOR * #payload end
-    admissions, due = admissions_of(host, target_of(payload), now)
+    admissions, due = admissions_of(host, targets_of(payload), now)
   end
   if due then
     put_aside(payload, member, due)

@@ -14,7 +14,9 @@ local crashes_known = redis.call('EXISTS', crashes_key) == 1
 -- A job that its worker did not know it had must not leave the host untried that it was to try.
 local function probes_of(payload)
   local probes = {}
-  for _, host in ipairs({host_as_written(payload) or '', target_of(payload) or ''}) do
+  local hosts = targets_of(payload) or {}
+  table.insert(hosts, 1, host_as_written(payload) or '')
+  for _, host in ipairs(hosts) do
     local state = host_state(hosts_key, host, now)
     if state.probe and state.prober == worker then
       probes[#probes + 1] = host

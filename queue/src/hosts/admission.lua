@@ -4,6 +4,8 @@
 local AHEAD_MAX = 300
 -- Refusals of any other kind than a rate limit in a row up to which waiting costs no attempt.
 local FREE_HOLDS = 3
+-- Starts that are given out to one job at most: its link and its redirects, and the one that a start ahead leaves behind it.
+local STARTS_MAX = 12
 -- Entries that are looked at in each call whether they have anything left to say: of holds that are forgotten, and any others.
 local FORGOTTEN_MAX, SAMPLED = 8, 4
 
@@ -26,7 +28,7 @@ end
 local function next_start(state, now)
   local tat = state.tat or 0
   -- Further ahead than anything is given out: from a clock set back, or a slower rate before.
-  if tat < now or tat > now + AHEAD_MAX + 3 * host_interval_ms then return now end
+  if tat < now or tat > now + AHEAD_MAX + STARTS_MAX * host_interval_ms then return now end
   return tat
 end
 

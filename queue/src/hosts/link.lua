@@ -51,11 +51,16 @@ local function host_of(payload)
 end
 
 -- Where a link redirects to, as `job.rs` writes it.
-local REDIRECTS_TO = '^{"id":"%x+","url":"[^"\\]+","redirects_to":"([^"\\%c ]+)"'
+local REDIRECTS_TO = '^{"id":"%x+","url":"[^"\\]+","redirects_to":"([^"\\%c]+)"'
+-- More redirects than are followed.
+local TARGETS_MAX = 10
 
--- The host that a job waits for because its link redirects there; nil of most jobs.
-local function target_of(payload)
+-- The hosts that a job waits for because its link leads there, one redirect after the other; nil of most jobs.
+local function targets_of(payload)
   if #payload > PAYLOAD_BYTES_MAX or not string.find(payload, '"redirects_to":"', 1, true) then return nil end
-  local target = string.match(payload, REDIRECTS_TO)
-  return target and #target <= HOST_BYTES_MAX + 6 and target or nil
+  local targets = {}
+  for target in string.gmatch(string.match(payload, REDIRECTS_TO) or '', '[^ ]+') do
+    if #target <= HOST_BYTES_MAX + 6 and #targets < TARGETS_MAX then targets[#targets + 1] = target end
+  end
+  return next(targets) and targets
 end

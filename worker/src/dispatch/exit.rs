@@ -71,7 +71,7 @@ impl Exit {
     pub(super) fn hold_all(&self, host: &str) {
         let mut gate = self.hosts.gate();
         let mut waiting = gate.drain(host);
-        waiting.extend(gate.extract(|claimed| claimed.prepared.target() != Some(host)));
+        waiting.extend(gate.extract(|claimed| !claimed.prepared.leads_to(host)));
         drop(gate);
         for Claimed { job, prepared, trail, .. } in waiting {
             self.end_unattempted(job, &trail, prepared.held(host));

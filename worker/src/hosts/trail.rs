@@ -12,6 +12,9 @@ use url::Url;
 /// How long a redirect waits for a place at its target and for the fleet's leave to ask it; it holds a slot meanwhile. What is
 /// not admitted by then waits in `delayed`.
 const ADMISSION_WAIT: Duration = Duration::from_millis(300);
+/// How long a redirect waits for a start that its claim gave out, at most: one within a host comes after the link's own, by a slow rate
+/// long after. It goes out early then, and the host has its rest behind it.
+const START_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// One host that an attempt was admitted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,14 @@ impl Trail {
     pub(crate) fn host(&self) -> Option<Arc<str>> {
         let entries = self.entries();
         entries.visits.get(entries.at).map(|visit| Arc::clone(&visit.host))
+    }
+
+    /// The hosts that were asked behind the first, in their order, as a job carries them; none where that was the only one.
+    pub(crate) fn led_to(&self) -> Option<String> {
+        let entries = self.entries();
+        let gone_to = entries.visits.iter().take(entries.at + 1).skip(1).filter(|visit| visit.is_asked);
+        let hosts: Vec<&str> = gone_to.map(|visit| &*visit.host).collect();
+        (!hosts.is_empty()).then(|| hosts.join(" "))
     }
 
     /// The attempt is over: what was visited, and which of it last.
@@ -129,6 +140,11 @@ impl Visits {
         self.trail.host()
     }
 
+    /// The hosts that were asked behind the first, as [`Trail::led_to`].
+    pub(crate) fn led_to(&self) -> Option<String> {
+        self.trail.led_to()
+    }
+
     /// The body is whole: the place is free.
     pub(crate) fn leave(&mut self) {
         self.place = None;
@@ -171,7 +187,7 @@ impl Visits {
             };
         }
         if let Some(not_before) = self.takes_granted(&host) {
-            tokio::time::sleep_until(not_before.into()).await;
+            tokio::time::sleep_until(not_before.min(Instant::now() + START_WAIT_MAX).into()).await;
             return Ok(());
         }
         // A host that has just answered is asked again at once, unless it has a rate.
