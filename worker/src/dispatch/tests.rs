@@ -1,11 +1,15 @@
 //! Tests of the dispatcher, with a queue that answers as it is told and a clock that stands still.
 
+use super::answers::WAKE_JITTER_US;
+use super::questions::{GATHER, HOSTS_EVERY, STORAGE_WAIT};
 use super::*;
 use crate::cli::Config;
 use crate::fetch::Fetcher;
+use crate::hosts::Places as _;
 use crate::judge::ImageJudge;
 use crate::testing::{Question, ScriptedQueue, field, job, jobs};
 use queue::WorkerName;
+use queue::{Claim, ClaimedJob};
 use storage::Storage;
 
 /// A dispatcher, and all that is around it.
