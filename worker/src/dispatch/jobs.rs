@@ -84,17 +84,22 @@ impl Dispatcher {
         }
     }
 
-    /// Starts what may start, as long as there are slots.
-    pub(super) fn fill(&mut self) {
+    /// Whether another job may start now, if one is there.
+    pub(super) fn has_open_slot(&self) -> bool {
         let slots = match self.storage.condition() {
             Condition::Good => self.limits.concurrency,
             Condition::Trial => usize::from(self.slots.running() == 0),
             Condition::Bad(_) => 0,
         };
+        self.slots.has_room(slots)
+    }
+
+    /// Starts what may start, as long as there are slots.
+    pub(super) fn fill(&mut self) {
         // Of many places one look at the lanes is enough.
         while self.freed.try_recv().is_ok() {}
         let now = now();
-        while self.slots.has_room(slots) {
+        while self.has_open_slot() {
             let claimed = self.hosts.gate().next(now);
             let Some(claimed) = claimed else { break };
             self.start(claimed);

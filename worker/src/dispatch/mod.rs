@@ -277,7 +277,8 @@ impl Dispatcher {
         // What was asked is answered within seconds, and its answer is not to be lost, however this worker ends.
         let is_asking = self.asked.is_some();
         let rest = if is_asking { Rest::Over } else { self.rest };
-        let next_start = self.hosts.gate().next_start();
+        // While no slot is open, a start whose time has come is no event: it would be one again and again.
+        let next_start = if self.has_open_slot() { self.hosts.gate().next_start() } else { None };
         let time = next_start.into_iter().chain(rest.until()).min();
         tokio::select! {
             answer = Asked::answer(&mut self.asked), if is_asking => Event::Answered(answer),

@@ -388,3 +388,24 @@ async fn a_heartbeat_that_is_gone_is_no_death() {
     let waited = tokio::time::timeout(Duration::from_secs(60), until_reaped(&mut reaped)).await;
     assert!(waited.is_err(), "or waits for it would end at once, again and again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_time_has_come_while_all_slots_are_taken_keeps_nobody_busy() {
+    use futures_util::FutureExt as _;
+    let mut bench = bench(&["--concurrency", "1", "--host-rate", "50/s"]);
+    bench.goes_on();
+    let start = queue::Start::After(Duration::from_millis(10));
+    let admissions = vec![queue::Admission { host: "host-1.example".into(), start }];
+    bench.answer_claim(jobs(vec![job(0, &link(0)), ClaimedJob { admissions, ..job(1, &link(1)) }]));
+    bench.finds_no_object();
+    tokio::time::advance(Duration::from_millis(20)).await;
+    let mut events = 0;
+    while let Some(event) = bench.dispatcher.next_event().now_or_never() {
+        bench.dispatcher.handle(event);
+        events += 1;
+        assert!(events < 10, "there is no slot for it");
+    }
+    bench.ends(&[field(0)]);
+    bench.dispatcher.handle(Event::PlaceFreed);
+    assert_eq!(bench.dispatcher.slots.running(), 1, "with a slot it starts");
+}
