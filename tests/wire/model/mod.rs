@@ -11,7 +11,7 @@ mod operations;
 mod world;
 
 use self::driver::{Bench, made_up_field};
-use self::operations::{Op, Rate, op, rate};
+use self::operations::{Op, Rate, op, op_about_hosts, rate};
 use ::queue::LEASE;
 use harness::Redis;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ const LONGEST_WAIT: Duration = LATER;
 
 /// Runs a property on so many random sequences, fewer or more with PROPTEST_CASES. A failure shows the shortest sequence
 /// found, and the seed under which the same sequences come again.
-fn check(cases: u32, property: impl Fn(Rate, &[Op]) -> Checked) {
+fn check(cases: u32, op: impl Strategy<Value = Op>, property: impl Fn(Rate, &[Op]) -> Checked) {
     let mut config = ProptestConfig { failure_persistence: None, max_shrink_iters: 4096, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = cases;
@@ -50,7 +50,7 @@ fn check(cases: u32, property: impl Fn(Rate, &[Op]) -> Checked) {
         RngSeed::Random => fastrand::u64(..),
     };
     config.rng_seed = RngSeed::Fixed(seed);
-    let sequences = (rate(), prop::collection::vec(op(), 1..90));
+    let sequences = (rate(), prop::collection::vec(op, 1..90));
     // Held, or a server would be started and stopped for each case.
     let _redis = Redis::shared();
     // Made here, as it would use up random numbers of the first case that needs it.
@@ -67,12 +67,12 @@ fn check(cases: u32, property: impl Fn(Rate, &[Op]) -> Checked) {
 
 #[test]
 fn the_queue_is_what_its_model_says() {
-    check(240, |rate, ops| Bench::new(rate).run(ops));
+    check(160, op(), |rate, ops| Bench::new(rate).run(ops));
 }
 
 #[test]
 fn every_job_ends_with_one_result() {
-    check(64, |rate, ops| {
+    check(64, op(), |rate, ops| {
         let mut bench = Bench::new(rate);
         bench.run(ops)?;
         bench.drain().map_err(|error| match error {
@@ -82,4 +82,9 @@ fn every_job_ends_with_one_result() {
             TestCaseError::Reject(why) => TestCaseError::Reject(why),
         })
     });
+}
+
+#[test]
+fn hosts_are_asked_as_the_model_says() {
+    check(120, op_about_hosts(), |rate, ops| Bench::new(rate).run(ops));
 }

@@ -246,3 +246,24 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![8 => pushing, 20 => working, 12 => living, 4 => others, 8 => times, 2 => purging]
 }
+
+/// Mostly what hosts have to do with: jobs are claimed, their hosts refuse, holds end, and one tries a host for all.
+pub(super) fn op_about_hosts() -> impl Strategy<Value = Op> {
+    let push = prop::collection::vec(0..LINKS, 3..8).prop_map(|links| Op::Push { batch: 0, links, dedup: false });
+    let settle =
+        prop::collection::vec((choice(), learnt()), 5).prop_map(|choices| Deed::Settle { choices, strangers: false });
+    let asked = prop::collection::vec((0..HOSTS.len(), prop::sample::select(vec![0, 150, 10_000])), 1..4);
+    let admit = (asked, prop::bool::weighted(0.2)).prop_map(|(hosts, unheard)| Deed::Admit { hosts, unheard });
+    let at_work = prop_oneof![
+        8 => by(who(0, 0), (1..=5usize).prop_map(Deed::Claim)),
+        1 => by(who(0, 0), (1..=5usize).prop_map(Deed::ClaimUnheard)),
+        8 => by(who(0, 8), settle),
+        3 => by(who(0, 2), admit),
+    ];
+    let times = prop_oneof![
+        6 => (0..HOSTS.len()).prop_map(Op::HoldEnds),
+        2 => (1..4usize).prop_map(Op::MakeDue),
+        2 => Just(Op::StartPasses),
+    ];
+    prop_oneof![3 => push, 16 => at_work, 8 => times, 1 => who(0, 4).prop_map(Op::Crash), 3 => op()]
+}
