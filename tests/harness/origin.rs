@@ -13,11 +13,12 @@ use axum::serve::Listener;
 use rustls::{HandshakeKind, ServerConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
@@ -25,10 +26,23 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Debug)]
 pub struct Origin {
     address: SocketAddr,
-    scheme: &'static str,
+    tls: Option<Arc<ServerConfig>>,
     shared: Arc<Shared>,
-    /// Dropped in the background: a test is not inside a runtime.
-    runtime: Option<tokio::runtime::Runtime>,
+    /// `None` while it is down. Dropped in the background: a test is not inside a runtime.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+/// A request, as the origin saw it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// When it came.
+    pub at: Instant,
+    /// The user agent.
+    pub agent: String,
+    /// What was asked for.
+    pub path: String,
+    /// It was refused as the mood says, with this `Retry-After` if there was one.
+    pub refusal: Option<Option<Duration>>,
 }
 
 #[derive(Debug)]
@@ -37,8 +51,12 @@ struct Shared {
     requests: Mutex<BTreeMap<String, usize>>,
     /// User agents that asked for poison, until somebody takes them.
     poisoned: Mutex<Vec<String>>,
-    /// When each request came.
-    times: Mutex<Vec<Instant>>,
+    /// Every request.
+    record: Mutex<Vec<Asked>>,
+    /// How many of each path were refused as the mood says.
+    refused: Mutex<BTreeMap<String, usize>>,
+    /// Where `/moving/…` leads.
+    has_moved: AtomicBool,
     mood: Mutex<Mood>,
     refused_at: Mutex<Option<Instant>>,
     connections: AtomicUsize,
@@ -93,6 +111,8 @@ pub enum Mood {
     Refusing(Option<String>),
     /// 429 with this Retry-After for this user agent, and as the path says for all others.
     RefusingFor(String, String),
+    /// 503 with this Retry-After.
+    Unavailable(String),
     /// 503.
     Down,
     /// 503 for this user agent, and as the path says for all others.
@@ -148,31 +168,62 @@ impl Origin {
     }
 
     fn serve(address: &str, tls: Option<Arc<ServerConfig>>) -> Origin {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let shared = Arc::new(Shared {
             held: watch::Sender::new(false),
             requests: Mutex::default(),
             poisoned: Mutex::default(),
-            times: Mutex::default(),
+            record: Mutex::default(),
+            refused: Mutex::default(),
+            has_moved: AtomicBool::new(false),
             mood: Mutex::default(),
             refused_at: Mutex::default(),
             connections: AtomicUsize::new(0),
             resumed: AtomicUsize::new(0),
             http2_requests: AtomicUsize::new(0),
         });
-        let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&shared));
-        let listener = runtime.block_on(TcpListener::bind(address)).expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let door = Door { listener, tls: tls.map(TlsAcceptor::from), shared: Arc::clone(&shared) };
-        runtime.spawn(async move { axum::serve(door, router).await });
-        Origin { address, scheme, shared, runtime: Some(runtime) }
+        let (runtime, address) = open(address, tls.clone(), &shared);
+        Origin { address, tls, shared, runtime: Mutex::new(Some(runtime)) }
+    }
+
+    /// Goes down: connections break off, and new ones are refused until [`Origin::start_again`].
+    pub fn stop(&self) {
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Comes back where it was, with all that it knew.
+    ///
+    /// # Panics
+    /// When somebody else has its port now.
+    pub fn start_again(&self) {
+        lock(&self.runtime).get_or_insert_with(|| open(&self.address.to_string(), self.tls.clone(), &self.shared).0);
+    }
+
+    /// Lets `/moving/…` lead to the other of its two targets.
+    pub fn move_targets(&self) {
+        self.shared.has_moved.fetch_not(Ordering::SeqCst);
+    }
+
+    /// Requests that it has refused so far, as its mood says.
+    pub fn refusals(&self) -> usize {
+        lock(&self.shared.refused).values().sum()
+    }
+
+    /// Whether it has ever refused this path so.
+    pub fn has_refused(&self, path: &str) -> bool {
+        lock(&self.shared.refused).contains_key(path)
+    }
+
+    /// All requests so far.
+    pub fn record(&self) -> Vec<Asked> {
+        lock(&self.shared.record).clone()
     }
 
     /// The URL of a path on it.
     pub fn url(&self, path: &str) -> String {
-        format!("{}://{}/{path}", self.scheme, self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/{path}", self.address)
     }
 
     /// Its port.
@@ -207,17 +258,17 @@ impl Origin {
 
     /// Treats everybody like that from now on.
     pub fn set_mood(&self, mood: Mood) {
-        *self.shared.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        *lock(&self.shared.mood) = mood;
     }
 
     /// When each request so far came.
     pub fn times(&self) -> Vec<Instant> {
-        self.shared.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.shared.record).iter().map(|asked| asked.at).collect()
     }
 
     /// When it first refused somebody in the mood [`Mood::RefusingFor`].
     pub fn refused_at(&self) -> Option<Instant> {
-        *self.shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.refused_at)
     }
 
     /// The host that its URLs name.
@@ -227,26 +278,53 @@ impl Origin {
 
     /// Who asked for `/poison/…` since the last call, by user agent.
     pub fn take_poisoned(&self) -> Vec<String> {
-        std::mem::take(&mut *self.shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.shared.poisoned))
     }
 
     /// Requests of a path so far.
     pub fn requests(&self, path: &str) -> usize {
-        let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = lock(&self.shared.requests);
         requests.get(path).copied().unwrap_or(0)
     }
 
     /// Requests of all paths so far.
     pub fn requests_in_all(&self) -> usize {
-        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        lock(&self.shared.requests).values().sum()
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.stop();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves at an address, in a runtime of its own.
+fn open(address: &str, tls: Option<Arc<ServerConfig>>, shared: &Arc<Shared>) -> (Runtime, SocketAddr) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(shared));
+    let listener = runtime.block_on(TcpListener::bind(address)).expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let tls = tls.map(TlsAcceptor::from);
+    let door = Door { listener, tls, shared: Arc::clone(shared) };
+    runtime.spawn(async move { axum::serve(door, router).await });
+    (runtime, address)
+}
+
+/// The answer to everybody in this mood, and its Retry-After in seconds.
+fn refusal(mood: &Mood, agent: &str) -> Option<(StatusCode, Option<String>)> {
+    match mood {
+        Mood::Refusing(after) => Some((StatusCode::TOO_MANY_REQUESTS, after.clone())),
+        Mood::RefusingFor(whom, after) if whom == agent => Some((StatusCode::TOO_MANY_REQUESTS, Some(after.clone()))),
+        Mood::Unavailable(after) => Some((StatusCode::SERVICE_UNAVAILABLE, Some(after.clone()))),
+        Mood::Down => Some((StatusCode::SERVICE_UNAVAILABLE, None)),
+        Mood::DownFor(whom) if whom == agent => Some((StatusCode::SERVICE_UNAVAILABLE, None)),
+        Mood::Kind | Mood::DownFor(_) | Mood::RefusingFor(..) => None,
     }
 }
 
@@ -260,26 +338,30 @@ async fn answer(
         shared.http2_requests.fetch_add(1, Ordering::SeqCst);
     }
     let request = {
-        let mut requests = shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&shared.requests);
         let count = requests.entry(path.clone()).or_default();
         *count += 1;
         *count
     };
-    shared.times.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
-    let mood = shared.mood.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mood = lock(&shared.mood).clone();
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    match mood {
-        Mood::Refusing(None) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
-        Mood::Refusing(Some(after)) => {
-            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)]).into_response();
+    let refused = refusal(&mood, agent);
+    let wait = |after: &String| after.parse().ok().map(Duration::from_secs);
+    lock(&shared.record).push(Asked {
+        at: Instant::now(),
+        agent: agent.to_owned(),
+        path: path.clone(),
+        refusal: refused.as_ref().map(|(_, after)| after.as_ref().and_then(wait)),
+    });
+    if let Some((status, after)) = refused {
+        *lock(&shared.refused).entry(path.clone()).or_default() += 1;
+        if matches!(mood, Mood::RefusingFor(..)) {
+            lock(&shared.refused_at).get_or_insert_with(Instant::now);
         }
-        Mood::RefusingFor(whom, after) if whom == agent => {
-            shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, after)]).into_response();
-        }
-        Mood::Down => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Mood::DownFor(whom) if whom == agent => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Mood::Kind | Mood::DownFor(_) | Mood::RefusingFor(..) => {}
+        return match after {
+            Some(after) => (status, [(header::RETRY_AFTER, after)]).into_response(),
+            None => status.into_response(),
+        };
     }
     let parts: Vec<&str> = path.split('/').collect();
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
@@ -293,6 +375,12 @@ async fn answer(
         ["redirect", to @ ..] => redirect(&to.join("/")),
         // To another host: `to/HOST:PORT/PATH`.
         ["to", host, to @ ..] => with_location(&format!("http://{host}/{}", to.join("/"))),
+        // To another port of this machine, `via/PORT/PATH`, and to one of two: `moving/PORT/PORT/PATH`.
+        ["via", port, to @ ..] => with_location(&format!("http://127.0.0.1:{port}/{}", to.join("/"))),
+        ["moving", before, after, to @ ..] => {
+            let port = if shared.has_moved.load(Ordering::SeqCst) { after } else { before };
+            with_location(&format!("http://127.0.0.1:{port}/{}", to.join("/")))
+        }
         ["loop"] => redirect("loop"),
         ["to-file"] => with_location("file:///etc/passwd"),
         ["to-metadata"] => with_location("http://169.254.169.254/latest/meta-data"),
@@ -314,13 +402,13 @@ async fn answer(
         }
         // Takes its time, which a test does not wait for but works in.
         ["after", ms, n, file] if file.ends_with(".gif") => {
-            tokio::time::sleep(std::time::Duration::from_millis(number(ms).min(10_000))).await;
+            tokio::time::sleep(Duration::from_millis(number(ms).min(10_000))).await;
             gif(number(n), number(file.trim_end_matches(".gif")).max(64) as usize).into_response()
         }
         // Sends a little, then nothing, for ever; poison also tells who asked.
         ["endless"] | ["poison", _] => {
             if parts[0] == "poison" {
-                shared.poisoned.lock().unwrap_or_else(PoisonError::into_inner).push(agent.to_owned());
+                lock(&shared.poisoned).push(agent.to_owned());
             }
             never_ending(gif(4, 500)).into_response()
         }
@@ -458,7 +546,7 @@ fn broken_off(start: Vec<u8>) -> Body {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         let _ = sender.send(Ok(Bytes::from(start))).await;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let _ = sender.send(Err(std::io::Error::other("broken off on purpose"))).await;
     });
     Body::new(ChannelBody(receiver))

@@ -1,8 +1,10 @@
 //! The faults themselves: a thread for each lane of the schedule.
 
 use super::schedule::{Event, Kind};
-use super::stage::{QUEUE, Stage, lock};
+use super::stage::{QUEUE, Rated, Stage, lock};
+use crate::Origin;
 use crate::fault_proxy::Network;
+use crate::origin::Mood;
 use crate::programs::{Producer, finish};
 use rustix::process::Signal;
 use std::process::{Command, Stdio};
@@ -48,6 +50,7 @@ fn kill_worker(stage: &Stage, which: usize, kind: Kind) {
         {
             // Gone before anybody may start another in its place.
             worker.kill();
+            stage.disturbed(Instant::now(), Some(n), false);
             stage.injected(kind, &format!("host {n}"));
             return;
         }
@@ -72,6 +75,7 @@ pub(super) fn frozen(stage: &Stage, events: &[Event]) {
             std::thread::sleep(Duration::from_millis(20));
         };
         stage.injected(event.kind, &format!("host {n}"));
+        let frozen = Instant::now();
         std::thread::sleep(LONGER_THAN_A_LEASE);
         // It may have been killed meanwhile, and another one be there.
         stage.hosts[n].with_worker(|worker| {
@@ -79,6 +83,7 @@ pub(super) fn frozen(stage: &Stage, events: &[Event]) {
                 worker.signal(Signal::CONT);
             }
         });
+        stage.disturbed(frozen, Some(n), false);
     }
 }
 
@@ -117,6 +122,7 @@ pub(super) fn poison(stage: &Stage) {
                 && let Some(worker) = lock(&stage.hosts[n].worker).take()
             {
                 worker.kill();
+                stage.disturbed(Instant::now(), Some(n), false);
                 stage.say(&format!("poison killed the worker of host {n}"));
             }
         }
@@ -127,6 +133,7 @@ pub(super) fn poison(stage: &Stage) {
 pub(super) fn redis(stage: &Stage, events: &[Event]) {
     for event in events {
         sleep_until(stage, event.at);
+        let from = Instant::now();
         match event.kind {
             Kind::RestartRedis => {
                 let mut redis = lock(&stage.redis);
@@ -156,6 +163,7 @@ pub(super) fn redis(stage: &Stage, events: &[Event]) {
             }
             other => stage.violated(format!("{other:?} is no fault of Redis")),
         }
+        stage.disturbed(from, None, matches!(event.kind, Kind::RollBackRedis | Kind::RedisClock));
     }
 }
 
@@ -222,6 +230,7 @@ fn maxmemory(stage: &Stage) {
 pub(super) fn network(stage: &Stage, events: &[Event]) {
     for event in events {
         sleep_until(stage, event.at);
+        let from = Instant::now();
         let n = event.draw as usize % (stage.hosts.len() + 1);
         let (who, network) = match stage.hosts.get(n) {
             Some(host) => (format!("host {n}"), &host.network),
@@ -250,6 +259,11 @@ pub(super) fn network(stage: &Stage, events: &[Event]) {
                 stage.injected(event.kind, "two replies of each host");
             }
             other => stage.violated(format!("{other:?} is no fault of the network")),
+        }
+        match event.kind {
+            Kind::CutReplies => stage.disturbed(from, None, false),
+            _ if n < stage.hosts.len() => stage.disturbed(from, Some(n), false),
+            _ => {}
         }
     }
 }
@@ -286,6 +300,7 @@ fn slow_storage(stage: &Stage, event: &Event, time: Duration) {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
+    let from = Instant::now();
     let Ok(mut tracer) = tracer else {
         stage.violated("strace cannot be started".into());
         return;
@@ -294,5 +309,84 @@ fn slow_storage(stage: &Stage, event: &Event, time: Duration) {
     // Asked politely it lets go of the worker.
     let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&tracer), Signal::TERM);
     let _ = tracer.wait();
+    stage.disturbed(from, Some(n), false);
     stage.injected(event.kind, &format!("host {n}, {time:.1?}"));
+}
+
+/// Hosts refuse, go down and come back; every other time it is the one that most redirects lead to.
+pub(super) fn web(stage: &Stage, events: &[Event]) {
+    for (n, event) in events.iter().enumerate() {
+        sleep_until(stage, event.at);
+        let origins = stage.web.origins();
+        let origin = if n % 2 == 0 { stage.web.cdn() } else { origins[event.draw as usize % origins.len()] };
+        let seconds = 5 + event.draw % 3;
+        match event.kind {
+            Kind::MoveTargets => {
+                stage.web.move_targets();
+                stage.injected(event.kind, "redirects lead elsewhere");
+            }
+            Kind::HostDown => host_down(stage, event, origin),
+            Kind::RefusingHost => refuse(stage, event, origin, Mood::Refusing(Some(seconds.to_string()))),
+            Kind::UnavailableHost => refuse(stage, event, origin, Mood::Unavailable(seconds.to_string())),
+            Kind::CurtHost => refuse(stage, event, origin, Mood::Refusing(None)),
+            other => stage.violated(format!("{other:?} is no fault of a host")),
+        }
+    }
+}
+
+/// A fault of a host counts when somebody met it. Redis, the storage and the network may keep everybody from asking for a while.
+const MET_WITHIN: Duration = Duration::from_secs(30);
+
+/// Refuses everybody for two seconds from the first one on.
+fn refuse(stage: &Stage, event: &Event, origin: &Origin, mood: Mood) {
+    let (before, from) = (origin.refusals(), Instant::now());
+    let what = format!("{} in the mood {mood:?}", origin.host());
+    origin.set_mood(mood);
+    while origin.refusals() == before && from.elapsed() < MET_WITHIN {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    origin.set_mood(Mood::Kind);
+    let refused = origin.refusals() - before;
+    if refused > 0 {
+        stage.injected(event.kind, &format!("{what} refused {refused}"));
+    }
+}
+
+/// Connections are refused, for as long as it takes somebody to notice and for some seconds at least.
+fn host_down(stage: &Stage, event: &Event, origin: &Origin) {
+    let retried = || stage.stat("retried");
+    let (mut before, from) = (retried(), Instant::now());
+    origin.stop();
+    let time = between(event, 2500, 4500);
+    let mut is_met = false;
+    while from.elapsed() < time || (!is_met && from.elapsed() < MET_WITHIN) {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = retried();
+        before = before.or(now);
+        is_met |= now > before;
+    }
+    origin.start_again();
+    if is_met {
+        stage.injected(event.kind, &format!("{}, {:.1?}", origin.host(), from.elapsed()));
+    }
+}
+
+/// All workers are started again with a host rate, and some time later without one.
+pub(super) fn rate(stage: &Stage, events: &[Event], per_second: u64) {
+    for event in events {
+        sleep_until(stage, event.at);
+        stage.restart_with_rate(Some(per_second));
+        let (from, before) = (Instant::now(), stage.origin.requests_in_all());
+        let asked = || (stage.origin.requests_in_all() - before) as u64;
+        let is_enough = || from.elapsed() > Duration::from_secs(8) && asked() > 4 * per_second;
+        while !is_enough() && from.elapsed() < MET_WITHIN {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        lock(&stage.rated).push(Rated { from, to: Instant::now(), per_second });
+        if is_enough() {
+            stage.injected(event.kind, &format!("{per_second} a second for {:.1?}", from.elapsed()));
+        }
+        stage.restart_with_rate(None);
+    }
 }

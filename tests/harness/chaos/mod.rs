@@ -4,10 +4,12 @@
 mod enqueuer;
 mod lanes;
 mod observer;
+mod politeness;
 pub mod recovery;
 pub mod schedule;
 mod stage;
 mod verdict;
+mod web;
 
 pub use stage::{clock_environment, clocks_can_be_set};
 
@@ -58,7 +60,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let stage = Stage::set_up(plan.workers, bytes, &amounts.without, plan.is_loud);
     let mut schedule = schedule::schedule(plan.seed, amounts);
     let mut lane = |lane: Lane| schedule.remove(&lane).unwrap_or_default();
-    let (workers, frozen, jobs, producer, redis, network, storage) = (
+    let (workers, frozen, jobs, producer, redis, network, storage, web, rate) = (
         lane(Lane::Workers),
         lane(Lane::Frozen),
         lane(Lane::Jobs),
@@ -66,12 +68,16 @@ pub fn run(plan: &Plan) -> Outcome {
         lane(Lane::Redis),
         lane(Lane::Network),
         lane(Lane::Storage),
+        lane(Lane::Web),
+        lane(Lane::Rate),
     );
     let ms_max = longest_answer_ms(plan);
-    let links: Vec<String> = (0..plan.jobs)
+    let mut links: Vec<String> = (0..plan.jobs)
         .map(|n| {
             let (ms, bytes) = (random.u64(..ms_max), 200 + random.u64(..7800));
-            stage.origin.url(&format!("after/{ms}/{n}/{bytes}.gif"))
+            let image = format!("after/{ms}/{n}/{bytes}.gif");
+            // A quarter of them have to do with redirects.
+            if random.u32(..4) == 0 { stage.web.link(&mut random, &image) } else { stage.origin.url(&image) }
         })
         .collect();
     let lists = write_lists(&stage, &links, plan.jobs / (4 * u64::from(amounts.each) + 4));
@@ -92,6 +98,8 @@ pub fn run(plan: &Plan) -> Outcome {
             }),
             scope.spawn(|| lanes::network(stage, &network)),
             scope.spawn(|| lanes::storage(stage, &storage)),
+            scope.spawn(|| lanes::web(stage, &web)),
+            scope.spawn(|| lanes::rate(stage, &rate, host_rate(plan))),
             scope.spawn(|| enqueuer::enqueue(stage, lists, &producer, amounts.duration)),
         ];
         for fault in faults {
@@ -102,10 +110,15 @@ pub fn run(plan: &Plan) -> Outcome {
         stage.say("no more faults");
         let last_fault = stage.started.elapsed();
         verdict::until_drained(stage);
+        links.extend(verdict::until_hosts_are_forgotten(stage));
         stage.is_over.store(true, Ordering::Relaxed);
         stage.started.elapsed().saturating_sub(last_fault)
     });
-    let figures = verdict::judge(stage, &links.iter().cloned().collect::<BTreeSet<_>>());
+    let mut figures = verdict::judge(stage, &links.iter().cloned().collect::<BTreeSet<_>>());
+    verdict::judge_politeness(stage, &mut figures);
+    if plan.amounts.each > 0 && place_looks.waiting_for_target.is_empty() {
+        stage.violated("no job was seen that waits for the target of a redirect".into());
+    }
     for kind in Kind::ALL {
         let (times, wanted) = (stage.times(kind), wanted(amounts, kind));
         if times < wanted {
@@ -140,6 +153,21 @@ pub fn run(plan: &Plan) -> Outcome {
         stat("released"),
         stat("retried")
     ));
+    let asked: usize = stage.web.origins().iter().map(|origin| origin.requests_in_all()).sum();
+    line(format!(
+        "  links that hosts redirect {}: asked {asked} requests, took more than one attempt {}, seen waiting for a target {}",
+        figures.redirected,
+        figures.tried_again,
+        place_looks.waiting_for_target.len()
+    ));
+    line(format!(
+        "  refused with a Retry-After {} times; not to be asked for {:.1?} by all who could know, and asked {} times",
+        figures.refusals, figures.left_alone, figures.impolite
+    ));
+    line(format!(
+        "  under a rate the most requests of one host in 4 s were {}, of {} allowed",
+        figures.most, figures.most_allowed
+    ));
     let cut: u64 = stage.hosts.iter().map(|host| host.network.replies_cut()).sum();
     line(format!(
         "  looked {} times at the places of all jobs, at {} files while it went on; {cut} replies were cut",
@@ -160,6 +188,12 @@ fn longest_answer_ms(plan: &Plan) -> u64 {
     let slots = plan.workers as f64 * stage::CONCURRENCY as f64;
     let mean_ms = slots * plan.amounts.duration.as_millis() as f64 / (1.2 * plan.jobs as f64);
     (2.0 * mean_ms).clamp(1.0, 5000.0) as u64
+}
+
+/// A quarter of what all workers get done: what hosts get under a rate is far below what they get without one.
+fn host_rate(plan: &Plan) -> u64 {
+    let per_second = 1.2 * plan.jobs as f64 / plan.amounts.duration.as_secs_f64();
+    (per_second / 4.0).max(1.0) as u64
 }
 
 /// Twice as many lists as the producer has faults, so that each finds one in its middle.

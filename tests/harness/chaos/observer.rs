@@ -15,6 +15,8 @@ pub(super) struct Looks {
     pub(super) places: u64,
     /// Files that were read and hashed.
     pub(super) files: u64,
+    /// Jobs that were seen to wait for the target of a redirect.
+    pub(super) waiting_for_target: HashSet<String>,
 }
 
 /// The whole queue at one instant: elements of `ready`, of `delayed`, of every in-flight hash, and the ids of the results
@@ -64,6 +66,7 @@ pub(super) fn places(stage: &Stage, looks: &mut Looks) {
         for payload in &waiting {
             // What was pushed by hand has no id yet.
             let Some(id) = payload.strip_prefix("{\"id\":\"").and_then(|rest| rest.get(..32)) else { continue };
+            look_at_target(stage, looks, id, payload);
             if !seen.insert(id) || done.contains(id) {
                 stage.violated(format!("job {id} is in two places"));
             }
@@ -73,6 +76,26 @@ pub(super) fn places(stage: &Stage, looks: &mut Looks) {
         }
         known = seen.into_iter().map(str::to_owned).collect();
         looks.places += 1;
+    }
+}
+
+/// A job that waits for the target of a redirect says so, or its door would be asked again and again.
+fn look_at_target(stage: &Stage, looks: &mut Looks, id: &str, payload: &str) {
+    let Ok(job) = serde_json::from_str::<serde_json::Value>(payload) else { return };
+    let Some((link, door)) = job["url"].as_str().and_then(|link| Some((link, stage.web.door_of(link)?))) else {
+        return;
+    };
+    match job["redirects_to"].as_str() {
+        Some(target) if stage.web.leads_to(link, target) => _ = looks.waiting_for_target.insert(id.to_owned()),
+        Some(target) => stage.violated(format!("job {id} waits for {target}, where {link} does not lead")),
+        // It was refused, and not by its door.
+        None if job["held"].as_u64() > Some(0) && job["attempts"].as_u64().unwrap_or(0) == 0 => {
+            let path = link.strip_prefix(&door.url("")).unwrap_or_default();
+            if !door.has_refused(path) {
+                stage.violated(format!("job {id} was refused at a target and does not carry it: {payload}"));
+            }
+        }
+        None => {}
     }
 }
 

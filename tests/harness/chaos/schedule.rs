@@ -30,6 +30,12 @@ pub enum Kind {
     ReadOnlyStorage,
     SlowStorage,
     StorageGone,
+    RefusingHost,
+    UnavailableHost,
+    CurtHost,
+    HostDown,
+    MoveTargets,
+    HostRate,
 }
 
 /// Faults of one lane come one after another; those of different lanes at the same time.
@@ -43,11 +49,13 @@ pub enum Lane {
     Redis,
     Network,
     Storage,
+    Web,
+    Rate,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 29] = [
         Kind::KillWorker,
         Kind::FreezeWorker,
         Kind::PoisonJob,
@@ -71,6 +79,12 @@ impl Kind {
         Kind::ReadOnlyStorage,
         Kind::SlowStorage,
         Kind::StorageGone,
+        Kind::RefusingHost,
+        Kind::UnavailableHost,
+        Kind::CurtHost,
+        Kind::HostDown,
+        Kind::MoveTargets,
+        Kind::HostRate,
     ];
 
     /// As it is printed, and named after `--without`.
@@ -99,6 +113,12 @@ impl Kind {
             Kind::ReadOnlyStorage => "read-only-storage",
             Kind::SlowStorage => "slow-storage",
             Kind::StorageGone => "storage-gone",
+            Kind::RefusingHost => "refusing-host",
+            Kind::UnavailableHost => "unavailable-host",
+            Kind::CurtHost => "curt-host",
+            Kind::HostDown => "host-down",
+            Kind::MoveTargets => "move-targets",
+            Kind::HostRate => "host-rate",
         }
     }
 
@@ -121,6 +141,10 @@ impl Kind {
             | Kind::ResetNetwork
             | Kind::CutReplies => Lane::Network,
             Kind::DiskFull | Kind::ReadOnlyStorage | Kind::SlowStorage | Kind::StorageGone => Lane::Storage,
+            Kind::RefusingHost | Kind::UnavailableHost | Kind::CurtHost | Kind::HostDown | Kind::MoveTargets => {
+                Lane::Web
+            }
+            Kind::HostRate => Lane::Rate,
         }
     }
 }
@@ -154,6 +178,9 @@ pub fn wanted(amounts: &Amounts, kind: Kind) -> u32 {
     match kind {
         _ if amounts.without.contains(&kind) => 0,
         Kind::KillWorker => amounts.kills,
+        Kind::RefusingHost | Kind::UnavailableHost | Kind::HostDown => 2 * amounts.each,
+        // Each takes all workers twice as long as many another fault takes one.
+        Kind::HostRate => amounts.each.div_ceil(2),
         _ => amounts.each,
     }
 }

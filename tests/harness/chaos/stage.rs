@@ -1,9 +1,12 @@
 //! What the chaos happens to: one Redis, an origin, workers each behind a network of its own, and a storage that can be
 //! taken away.
 
+use super::politeness::Disturbance;
 use super::schedule::Kind;
+use super::web::Web;
 use crate::fault_proxy::{FaultProxy, Upstream};
 use crate::{Origin, Redis, Worker};
+use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,8 @@ use tempfile::TempDir;
 
 /// Downloads at once in one worker.
 pub(super) const CONCURRENCY: usize = 16;
+/// A worker that was asked to stop has gone by then, or is killed.
+const STOPPING_MAX: Duration = Duration::from_secs(12);
 /// The name of the queue.
 pub(super) const QUEUE: &str = "chaos";
 
@@ -26,9 +31,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Host {
     pub(super) network: FaultProxy,
     pub(super) worker: Mutex<Option<Worker>>,
+    /// What each host gets a second from the worker that is there now, and its like.
+    rate: Mutex<Option<u64>>,
+    /// The worker was asked to stop.
+    is_leaving: AtomicBool,
 }
 
 impl Host {
+    fn new(network: FaultProxy) -> Host {
+        Host { network, worker: Mutex::new(None), rate: Mutex::new(None), is_leaving: AtomicBool::new(false) }
+    }
+
     /// Does something with the worker, if it is alive.
     pub(super) fn with_worker<T>(&self, act: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let mut worker = lock(&self.worker);
@@ -37,11 +50,26 @@ impl Host {
     }
 }
 
+/// A time in which all workers gave each host so many requests a second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rated {
+    pub(super) from: Instant,
+    pub(super) to: Instant,
+    pub(super) per_second: u64,
+}
+
 pub(super) struct Stage {
     pub(super) started: Instant,
     pub(super) redis: Mutex<Redis>,
     socket: PathBuf,
     pub(super) origin: Origin,
+    /// Hosts that lead to each other.
+    pub(super) web: Web,
+    /// What workers that are started now give each host a second.
+    host_rate: Mutex<Option<u64>>,
+    /// When all workers kept this rate.
+    pub(super) rated: Mutex<Vec<Rated>>,
+    disturbances: Mutex<Vec<Disturbance>>,
     pub(super) hosts: Vec<Host>,
     pub(super) producer_network: FaultProxy,
     pub(super) storage: Storage,
@@ -81,7 +109,7 @@ impl Stage {
         let redis = Redis::private_with_environment(&["--auto-aof-rewrite-percentage", "0"], environment);
         let socket = redis.socket();
         let network = || FaultProxy::start(Upstream::Unix(socket.clone()));
-        let hosts = (0..workers).map(|_| Host { network: network(), worker: Mutex::new(None) }).collect();
+        let hosts = (0..workers).map(|_| Host::new(network())).collect();
         let needs_mounts =
             ![Kind::DiskFull, Kind::ReadOnlyStorage, Kind::StorageGone].iter().all(|kind| without.contains(kind));
         Stage {
@@ -92,6 +120,10 @@ impl Stage {
             redis: Mutex::new(redis),
             socket,
             origin: Origin::start(),
+            web: Web::start(),
+            host_rate: Mutex::default(),
+            rated: Mutex::default(),
+            disturbances: Mutex::default(),
             redis_clock,
             worker_clock,
             epoch: AtomicU64::new(0),
@@ -127,6 +159,21 @@ impl Stage {
     pub(super) fn injected(&self, kind: Kind, what: &str) {
         *lock(&self.injected).entry(kind).or_default() += 1;
         self.say(&format!("{}: {what}", kind.name()));
+    }
+
+    /// From `from` until now a fault kept one worker, or all of them, from telling what it met, or from hearing it.
+    pub(super) fn disturbed(&self, from: Instant, whose: Option<usize>, forgets: bool) {
+        lock(&self.disturbances).push(Disturbance { from, to: Instant::now(), whose, forgets });
+    }
+
+    pub(super) fn disturbances(&self) -> Vec<Disturbance> {
+        lock(&self.disturbances).clone()
+    }
+
+    /// One of the counters of the queue, if Redis answers.
+    pub(super) fn stat(&self, name: &str) -> Option<i64> {
+        let count: Option<i64> = redis::cmd("HGET").arg(Stage::key("stats")).arg(name).query(&mut self.raw()?).ok()?;
+        Some(count.unwrap_or(0))
     }
 
     pub(super) fn times(&self, kind: Kind) -> u32 {
@@ -171,7 +218,8 @@ impl Stage {
                 let mut worker = lock(&host.worker);
                 if let Some(ended) = worker.as_mut().and_then(Worker::ended) {
                     // 1: no Redis at the start. No code: a signal. Anything else is a crash of its own.
-                    if !matches!(ended.code(), None | Some(1)) {
+                    let was_asked_to = ended.code() == Some(0) && host.is_leaving.load(Ordering::SeqCst);
+                    if !was_asked_to && !matches!(ended.code(), None | Some(1)) {
                         self.violated(format!("a worker ended with {ended}; see {}", self.folder.path().display()));
                     }
                     *worker = None;
@@ -186,11 +234,46 @@ impl Stage {
         self.say(&format!("{starts} worker processes were started"));
     }
 
+    /// Has all workers started again with another host rate, as one does who changes a setting. Returns once all of them have it.
+    pub(super) fn restart_with_rate(&self, rate: Option<u64>) {
+        *lock(&self.host_rate) = rate;
+        let asked = Instant::now();
+        while !self.is_over() {
+            let mut is_left = false;
+            for host in &self.hosts {
+                let mut worker = lock(&host.worker);
+                if *lock(&host.rate) == rate && worker.is_some() {
+                    continue;
+                }
+                is_left = true;
+                let Some(there) = worker.as_mut() else { continue };
+                if asked.elapsed() > STOPPING_MAX {
+                    // It is frozen, or Redis is away.
+                    there.signal(Signal::KILL);
+                } else if !host.is_leaving.swap(true, Ordering::SeqCst) {
+                    there.signal(Signal::TERM);
+                }
+            }
+            if !is_left {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn start_worker(&self, n: usize, host: &Host) -> Worker {
         let log = File::options().create(true).append(true).open(self.folder.path().join(format!("worker-{n}.log")));
         let mut command = Worker::command_at(&host.network.url(), QUEUE, &self.storage.mounted);
         let concurrency = CONCURRENCY.to_string();
         command.args(["--concurrency", &concurrency, "--host-concurrency", &concurrency, "--total-timeout", "60s"]);
+        // Hosts are down and refuse for longer than few attempts take.
+        command.args(["--max-attempts", "20"]);
+        let rate = *lock(&self.host_rate);
+        if let Some(rate) = rate {
+            command.args(["--host-rate", &format!("{rate}/s")]);
+        }
+        *lock(&host.rate) = rate;
+        host.is_leaving.store(false, Ordering::SeqCst);
         command.env("IMGQ_USER_AGENT", format!("chaos-{n}")).stderr(log.expect("a log"));
         command.envs(self.worker_clock.as_deref().map(clock_environment).unwrap_or_default());
         Worker::of(command.spawn().expect("the worker starts"))

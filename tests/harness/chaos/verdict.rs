@@ -1,8 +1,10 @@
 //! What has to be true when everything is over.
 
 use super::observer::{check, files_below};
+use super::politeness::{RATE_WINDOW, manners, most_requests};
 use super::schedule::Kind;
-use super::stage::Stage;
+use super::stage::{Rated, Stage};
+use crate::Origin;
 use crate::origin::gif;
 use redis::Commands;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,19 @@ pub(super) struct Figures {
     /// Jobs called dead that did no harm: their worker was killed from outside while they ran alone, after two crashes.
     pub(super) innocent: usize,
     pub(super) stats: BTreeMap<String, i64>,
+    /// Jobs of hosts that redirect.
+    pub(super) redirected: usize,
+    /// Those of them that took more than one attempt.
+    pub(super) tried_again: usize,
+    /// Refusals with a `Retry-After`.
+    pub(super) refusals: usize,
+    /// Time in which nobody who could know was to ask some host.
+    pub(super) left_alone: Duration,
+    /// Requests in it.
+    pub(super) impolite: usize,
+    /// The most requests of a host within [`RATE_WINDOW`] under a rate.
+    pub(super) most: usize,
+    pub(super) most_allowed: usize,
 }
 
 /// `…/after/MS/N/BYTES.gif` → what the origin serves there.
@@ -52,6 +67,65 @@ pub(super) fn until_drained(stage: &Stage) {
             return;
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// How long what is remembered of hosts may last: one that a worker alone gets no answers from is remembered for a minute.
+const REMEMBERED_MAX: Duration = Duration::from_secs(120);
+
+/// Asks each host once more, as the last hold of each ends when it answers, and waits until nothing is remembered of any. Returns the
+/// links.
+pub(super) fn until_hosts_are_forgotten(stage: &Stage) -> Vec<String> {
+    let link = |(n, origin): (usize, &Origin)| origin.url(&format!("after/0/{}/700.gif", LAST_LINKS_FROM + n));
+    let links: Vec<String> = stage.web.origins().into_iter().enumerate().map(link).collect();
+    let mut raw = stage.raw().expect("Redis answers");
+    let _: i64 = raw.rpush(Stage::key("ready"), &links).expect("Redis answers");
+    until_drained(stage);
+    let started = Instant::now();
+    loop {
+        let entries: BTreeMap<String, String> = raw.hgetall(Stage::key("hosts")).expect("Redis answers");
+        let held: Vec<String> = raw.zrange(Stage::key("hosts:held"), 0, -1).expect("Redis answers");
+        if entries.is_empty() && held.is_empty() {
+            return links;
+        }
+        if started.elapsed() > REMEMBERED_MAX {
+            stage.violated(format!("hosts are remembered with nothing left to do: {entries:?}, held {held:?}"));
+            return links;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Numbers that no other link has.
+const LAST_LINKS_FROM: usize = 1_000_000_000;
+
+/// Nobody was asked who had asked to be left alone, and nobody more than its rate.
+pub(super) fn judge_politeness(stage: &Stage, figures: &mut Figures) {
+    let disturbances = stage.disturbances();
+    for origin in stage.web.origins() {
+        let found = manners(&origin.host(), &origin.record(), &disturbances, stage.started);
+        figures.refusals += found.refusals;
+        figures.left_alone += found.left_alone;
+        figures.impolite += found.impolite.len();
+        found.impolite.into_iter().for_each(|what| stage.violated(what));
+    }
+    let is_refused = [Kind::RefusingHost, Kind::UnavailableHost].iter().any(|kind| stage.times(*kind) > 0);
+    if is_refused && figures.left_alone.is_zero() {
+        stage.violated("other faults left no time in which a host could be seen to be left alone".into());
+    }
+    let rated = super::stage::lock(&stage.rated).clone();
+    for origin in stage.web.origins().into_iter().chain([&stage.origin]) {
+        let record = origin.record();
+        for Rated { from, to, per_second } in &rated {
+            let most = most_requests(&record, *from, *to);
+            // Twice the rate: what was given out before may be used late, and Redis may forget the last ones.
+            let allowed = 2 * *per_second as usize * RATE_WINDOW.as_secs() as usize;
+            (figures.most, figures.most_allowed) = (figures.most.max(most), allowed);
+            if most > allowed {
+                let host = origin.host();
+                stage.violated(format!("{host} was asked {most} times in {RATE_WINDOW:?} at {per_second} a second"));
+            }
+        }
     }
 }
 
@@ -103,7 +177,11 @@ fn judge_result(stage: &Stage, link: &str, result: &Result_, figures: &mut Figur
         ("stored", reason) => {
             figures.stored += 1;
             figures.existed += usize::from(reason == "exists");
-            if text("attempts") != "1" {
+            let is_of_web = stage.web.has(link);
+            figures.redirected += usize::from(is_of_web);
+            figures.tried_again += usize::from(is_of_web && text("attempts") != "1");
+            // Hosts of the web are down at times, which is a fault of their jobs' own.
+            if !is_of_web && text("attempts") != "1" {
                 stage.violated(format!("a fault that was not its own cost {link} an attempt: {result:?}"));
             }
         }
