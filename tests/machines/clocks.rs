@@ -1,6 +1,7 @@
 //! Wrong clocks: that of Redis and those of the workers, set back and forth while they work.
 
 use harness::chaos::clock_environment;
+use harness::origin::Mood;
 use harness::{Origin, RawQueue, Redis, Worker, until};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -61,6 +62,27 @@ fn a_redis_whose_clock_jumps_makes_nobody_dead_and_keeps_nothing_waiting() {
     set(&clock, "+0");
     let results = queue.until_results(17, SOON);
     assert!(results.iter().all(|result| result["outcome"] == "stored"));
+}
+
+#[test]
+fn a_hold_lasts_as_long_as_it_was_meant_though_the_clock_is_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    set(&clock, "+3600");
+    let redis = Redis::private_with_environment(&[], clock_environment(&clock));
+    let mut queue = RawQueue::on(&redis);
+    let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    origin.set_mood(Mood::Refusing(Some("6".to_owned())));
+    queue.push(&origin.url("1/300.gif"));
+    until("the host is left alone", SOON, || queue.hash("hosts").get(&origin.host()).cloned());
+    origin.set_mood(Mood::Kind);
+    let ahead = now_of(&mut queue);
+    set(&clock, "+0");
+    until("the clock is set back", SOON, || (now_of(&mut queue) + 3000 < ahead).then_some(()));
+    // What comes now meets a host that is left alone by the clock of before.
+    queue.push(&origin.url("2/300.gif"));
+    assert!(queue.until_results(2, SOON).iter().all(|result| result["outcome"] == "stored"));
 }
 
 #[test]

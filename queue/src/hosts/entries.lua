@@ -1,7 +1,8 @@
 -- What the fleet remembers about hosts: `hosts` has an entry of JSON for each of which there is something to remember.
 --   tat    when the next request may start (ms), with a rate: the theoretical arrival time of GCRA (ITU-T I.371, annex A)
 --   next   where the next job that has to wait is put in `delayed` (ms)
---   ends   until when the host is left alone (ms), level: how many refusals in a row led there, why: the last one's reason
+--   ends   until when the host is left alone (ms), level: how many refusals in a row led there, why: the last one's reason,
+--          since: when that was (ms)
 --   probe  until when one job tries whether the host answers again (ms); nobody else asks it meanwhile
 --   prober the worker that has this job; when it is not registered any more, nobody waits for what it finds out
 --   alone  worker -> {ends, level}: workers that get no answer while others do
@@ -18,6 +19,8 @@ local PARK_MAX = 60000
 local HOLD_MEMORY = 600000
 -- That a worker alone gets no answer is remembered for so long after its own hold is over.
 local SILENCE_MEMORY = 30000
+-- A worker leaves a host alone for half as long at most: what ends later comes from a clock set back.
+local SILENCE_MAX = 60000
 
 local hosts_read = {}
 -- When the holds of these hosts end, as they were read.
@@ -30,7 +33,7 @@ local function is_number(value)
 end
 
 -- Fields of an entry, by the type that each has to have.
-local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number}
+local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number, since = is_number}
 
 function FIELDS.why(value)
   return type(value) == 'string'
@@ -71,12 +74,21 @@ local function open_hosts(key)
   end
 end
 
+-- A hold of later than now is of a clock that was set back since: it lasts as long as it was meant.
+local function move_with_clock(state, now)
+  if not state.since or state.since <= now then return end
+  if state.ends then state.ends = state.ends - (state.since - now) end
+  state.since = now
+end
+
 -- What is remembered ends by time.
 local function age(state, now)
-  if (state.ends or 0) + HOLD_MEMORY < now and not state.probe then state.ends, state.level, state.why = nil, nil, nil end
+  if (state.ends or 0) + HOLD_MEMORY < now and not state.probe then
+    state.ends, state.since, state.level, state.why = nil, nil, nil, nil
+  end
   if state.alone then
     for name, hold in pairs(state.alone) do
-      if hold.ends <= now - SILENCE_MEMORY then state.alone[name] = nil end
+      if hold.ends <= now - SILENCE_MEMORY or hold.ends > now + SILENCE_MAX then state.alone[name] = nil end
     end
     if not next(state.alone) then state.alone = nil end
   end
@@ -93,9 +105,11 @@ local function host_state(key, host, now)
       state = {}
     end
     ends_read[host] = state.ends
+    move_with_clock(state, now)
     -- Further ahead than anything is given out: from a clock set back.
     if (state.ends or 0) > now + HOLD_MAX then state.ends = now end
-    if (state.next or 0) > now + HOLD_MAX + PARK_MAX then state.next = nil end
+    -- Nobody is put further behind the end of a hold: a place of before the clock was set back, or of a hold that ended early.
+    if (state.next or 0) > math.max(now, state.ends or 0) + 2 * PARK_MAX then state.next = nil end
     if (state.probe or 0) > now + PROBE_MAX or (state.probe or 0) <= now then state.probe, state.prober = nil, nil end
     age(state, now)
     hosts_read[host] = state

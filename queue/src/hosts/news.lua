@@ -11,7 +11,7 @@ local function refuse(state, now, why, server_wait_ms, first_ms, longest_ms)
     if wait_ms <= 0 then wait_ms = math.min(first_ms * 2 ^ math.min(state.level - 1, 20), longest_ms) end
     state.ends = now + math.max(wait_ms, 1)
   end
-  state.why, state.probe, state.prober = why, nil, nil
+  state.since, state.why, state.probe, state.prober = now, why, nil, nil
 end
 
 -- One worker gets no answer. When most workers say so it is the host; otherwise it is the worker, and only that one waits.
@@ -35,7 +35,7 @@ local function suspect(state, now, why, first_ms, longest_ms)
 end
 
 local function answered(state)
-  state.ends, state.level, state.why, state.probe, state.prober = nil, nil, nil, nil, nil
+  state.ends, state.since, state.level, state.why, state.probe, state.prober = nil, nil, nil, nil, nil, nil
   if state.alone then
     state.alone[worker] = nil
     if not next(state.alone) then state.alone = nil end
