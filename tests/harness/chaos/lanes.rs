@@ -41,19 +41,23 @@ pub(super) fn workers(stage: &Stage, events: &[Event]) {
 }
 
 fn kill_worker(stage: &Stage, which: usize, kind: Kind) {
-    // One that is there: another may be between two lives.
-    for n in 0..stage.hosts.len() {
-        let n = (which + n) % stage.hosts.len();
-        let mut worker = lock(&stage.hosts[n].worker);
-        if worker.as_mut().is_some_and(|worker| worker.ended().is_none())
-            && let Some(worker) = worker.take()
-        {
-            // Gone before anybody may start another in its place.
-            worker.kill();
-            stage.disturbed(Instant::now(), Some(n), false);
-            stage.injected(kind, &format!("host {n}"));
-            return;
+    let from = Instant::now();
+    while from.elapsed() < MET_WITHIN {
+        // One that is there: another may be between two lives, and all of them while the storage is gone.
+        for n in 0..stage.hosts.len() {
+            let n = (which + n) % stage.hosts.len();
+            let mut worker = lock(&stage.hosts[n].worker);
+            if worker.as_mut().is_some_and(|worker| worker.ended().is_none())
+                && let Some(worker) = worker.take()
+            {
+                // Gone before anybody may start another in its place.
+                worker.kill();
+                stage.disturbed(Instant::now(), Some(n), false);
+                stage.injected(kind, &format!("host {n}"));
+                return;
+            }
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -334,8 +338,9 @@ pub(super) fn web(stage: &Stage, events: &[Event]) {
     }
 }
 
-/// A fault of a host counts when somebody met it. Redis, the storage and the network may keep everybody from asking for a while.
-const MET_WITHIN: Duration = Duration::from_secs(30);
+/// A fault of a host counts when somebody met it. Redis, the storage, the network and a hold of before may keep everybody from asking
+/// for a while.
+const MET_WITHIN: Duration = Duration::from_secs(60);
 
 /// Refuses everybody for two seconds from the first one on.
 fn refuse(stage: &Stage, event: &Event, origin: &Origin, mood: Mood) {
