@@ -410,6 +410,21 @@ fn admit_reply_lost_late_or_rolled_back() {
 }
 
 #[test]
+fn an_answer_from_before_a_refusal_ends_no_hold() {
+    let mut bench = Bench::new();
+    let (seconds, _): (u64, u64) = bench.raw.run(&["TIME"]);
+    let entry = format!(r#"{{"ends":{}000,"level":1,"why":"rate_limited"}}"#, seconds + 600);
+    bench.raw.run::<i64>(&["HSET", "@hosts", "held.org", &entry]);
+    let late = [HostNews::Answered { host: "held.org".into() }];
+    bench.runtime.block_on(bench.queue.settle(&bench.worker, &[], &late)).unwrap();
+    assert_eq!(admit(&mut bench, "held.org"), None);
+    // After its end it does.
+    hold_that_is_over(&mut bench, "held.org");
+    bench.runtime.block_on(bench.queue.settle(&bench.worker, &[], &late)).unwrap();
+    assert_eq!(admit(&mut bench, "held.org"), Some(Start::After(Duration::ZERO)), "nobody has to try it");
+}
+
+#[test]
 fn probes_end_with_their_worker() {
     let mut bench = Bench::new();
     bench.raw.run::<i64>(&["DEL", "@ready"]);

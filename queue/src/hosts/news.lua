@@ -34,8 +34,11 @@ local function suspect(state, now, why, first_ms, longest_ms)
   state.alone = alone
 end
 
-local function answered(state)
-  state.ends, state.since, state.level, state.why, state.probe, state.prober = nil, nil, nil, nil, nil, nil
+-- The host answers again. A hold that is not over came later than whoever says so tried the host: it stays.
+local function answered(state, now)
+  if (state.ends or 0) <= now then
+    state.ends, state.since, state.level, state.why, state.probe, state.prober = nil, nil, nil, nil, nil, nil
+  end
   if state.alone then
     state.alone[worker] = nil
     if not next(state.alone) then state.alone = nil end
@@ -55,7 +58,7 @@ local function learn(a, now)
         tonumber(ARGV[a + SILENT_FIRST_MS]), tonumber(ARGV[a + SILENT_LONGEST_MS]))
       a = a + SILENT_ARGS
     elseif kind == 'answered' then
-      answered(host_state(hosts_key, ARGV[a + ANSWERED_HOST], now))
+      answered(host_state(hosts_key, ARGV[a + ANSWERED_HOST], now), now)
       a = a + ANSWERED_ARGS
     elseif kind == 'unused' then
       local host = ARGV[a + UNUSED_HOST]
