@@ -54,6 +54,11 @@ script! {
 pub struct LeaseField(pub(super) String);
 
 impl LeaseField {
+    /// The field of the `index`th job, from 1, of a worker's claim. Only a claim makes one that settles anything.
+    pub fn new(claim: u64, index: u64) -> LeaseField {
+        LeaseField(format!("{claim}.{index}"))
+    }
+
     /// Sorts fields as their jobs were claimed.
     pub fn order(&self) -> (u64, u64) {
         let (claim, index) = self.0.split_once('.').unwrap_or((&self.0, ""));
@@ -285,7 +290,7 @@ impl Claim {
         let mut jobs = Vec::with_capacity(claimed.len() / 3);
         while claimed.len() > 0 {
             jobs.push(ClaimedJob {
-                field: LeaseField(format!("{number}.{}", jobs.len() + 1)),
+                field: LeaseField::new(number, jobs.len() as u64 + 1),
                 payload: claimed.bytes("a job's payload")?,
                 crashes: claimed.count("a job's crashes")?,
                 admissions: Admission::read(claimed.list("what a job is admitted to")?)?,
