@@ -396,7 +396,11 @@ async fn a_start_whose_time_has_come_while_all_slots_are_taken_keeps_nobody_busy
     bench.goes_on();
     let start = queue::Start::After(Duration::from_millis(10));
     let admissions = vec![queue::Admission { host: "host-1.example".into(), start }];
-    bench.answer_claim(jobs(vec![job(0, &link(0)), ClaimedJob { admissions, ..job(1, &link(1)) }]));
+    bench.answer_claim(jobs(vec![ClaimedJob { admissions, ..job(1, &link(1)) }]));
+    bench.finds_no_object();
+    // While it waits for its time another one takes the slot.
+    bench.goes_on();
+    bench.answer_claim(jobs(vec![job(0, &link(0))]));
     bench.finds_no_object();
     tokio::time::advance(Duration::from_millis(20)).await;
     let mut events = 0;
