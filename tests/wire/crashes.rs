@@ -74,19 +74,33 @@ fn a_worker_that_was_frozen_longer_than_its_lease_writes_nothing_and_goes_on_und
         (workers.len() == 2 && !workers.contains(&name)).then_some(())
     });
     assert!(one_result_each(&mut queue, 4).values().all(|outcome| outcome == "stored"));
-    // What the name that was taken for dead had in flight is nobody's, and not the fresh name's.
-    until("nobody has anything in flight at a host", SOON, || {
-        let workers = queue.workers();
-        let idle = |worker: &String| {
-            let hosts = queue.hash(&format!("worker:{worker}")).remove("hosts").unwrap_or_default();
-            let hosts: Option<Vec<serde_json::Value>> = serde_json::from_str(&hosts).ok();
-            hosts.is_some_and(|hosts| hosts.iter().all(|host| host[2] == 0))
-        };
-        workers.iter().all(idle).then_some(())
-    });
     // It works again.
     queue.push(&origin.url("9/5000.gif"));
     queue.until_results(5, SOON);
+}
+
+#[test]
+fn what_a_name_that_was_taken_for_dead_had_in_flight_is_not_its_successor_s() {
+    let origin = Origin::start();
+    origin.hold();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    let name = queue.until_workers(1).remove(0);
+    for n in 0..4 {
+        queue.push(&origin.url(&format!("{n}/5000.gif")));
+    }
+    until("all are being downloaded", SOON, || (origin.requests_in_all() == 4).then_some(()));
+    // As if somebody had recovered it, and done its jobs.
+    queue.run::<i64>(&["DEL", &format!("@inflight:{name}"), &format!("@worker:{name}")]);
+    queue.run::<i64>(&["ZREM", "@workers", &name]);
+    let fresh = until("it is back under a fresh name", SOON, || queue.workers().into_iter().find(|now| *now != name));
+    until("it says that it has nothing in flight", SOON, || {
+        let hosts = queue.hash(&format!("worker:{fresh}")).remove("hosts").unwrap_or_default();
+        let hosts: Option<Vec<serde_json::Value>> = serde_json::from_str(&hosts).ok();
+        // Name, rate, in flight, share that failed.
+        hosts.is_some_and(|hosts| hosts.iter().all(|host| host[2] == 0)).then_some(())
+    });
 }
 
 #[test]

@@ -108,8 +108,9 @@ pub struct Settled {
 }
 
 impl Queue {
-    /// Tells what was learnt about hosts, and settles a batch of jobs, in one script; repeating a call whose answer was lost changes
-    /// nothing, and answers `false` for what the first one did.
+    /// Tells what was learnt about hosts, and settles a batch of jobs, in one script. Repeating a call whose answer was lost
+    /// changes no job, and answers `false` for what the first one did. What was learnt is taken in again: a start is given back
+    /// twice, and a hold lasts as long from the second time on.
     ///
     /// # Errors
     /// As every call. [`QueueError::Refused`] where a key holds something else: then nothing was changed.
