@@ -86,8 +86,10 @@ fn look_at_target(stage: &Stage, looks: &mut Looks, id: &str, payload: &str) {
         return;
     };
     match job["redirects_to"].as_str() {
-        Some(target) if stage.web.leads_to(link, target) => _ = looks.waiting_for_target.insert(id.to_owned()),
-        Some(target) => stage.violated(format!("job {id} waits for {target}, where {link} does not lead")),
+        Some(hosts) if stage.web.leads_to(link, &hosts.split(' ').collect::<Vec<_>>()) => {
+            looks.waiting_for_target.insert(id.to_owned());
+        }
+        Some(hosts) => stage.violated(format!("job {id} waits for {hosts}, where {link} does not lead")),
         // It was refused, and not by its door.
         None if job["held"].as_u64() > Some(0) && job["attempts"].as_u64().unwrap_or(0) == 0 => {
             let path = link.strip_prefix(&door.url("")).unwrap_or_default();

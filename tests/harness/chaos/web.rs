@@ -56,9 +56,22 @@ impl Web {
         self.origins().into_iter().find(|origin| link.starts_with(&origin.url("")))
     }
 
-    /// Whether `host` is one that the redirects of `link` may lead to.
-    pub(super) fn leads_to(&self, link: &str, host: &str) -> bool {
-        let target = self.origins().into_iter().find(|origin| origin.host() == host);
-        target.is_some_and(|target| link.contains(&format!("/{}/", target.port())))
+    /// Whether the redirects of `link` lead to `hosts`, one after the other.
+    pub(super) fn leads_to(&self, link: &str, hosts: &[&str]) -> bool {
+        let Some(door) = self.door_of(link) else { return false };
+        let host_at = |port: &str| format!("127.0.0.1:{port}");
+        let (mut asked, mut rest) = (door.host(), link.split('/').skip(3));
+        !hosts.is_empty()
+            && hosts.iter().all(|host| {
+                let next = match rest.next() {
+                    Some("redirect") => vec![asked.clone()],
+                    Some("via") => rest.next().map(host_at).into_iter().collect(),
+                    // One of two, as the time may be.
+                    Some("moving") => rest.by_ref().take(2).map(host_at).collect(),
+                    _ => return false,
+                };
+                asked = (*host).to_owned();
+                next.iter().any(|next| next == host)
+            })
     }
 }
