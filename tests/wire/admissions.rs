@@ -46,6 +46,10 @@ impl Bench {
         self.raw.run::<i64>(&["HSET", "@hosts", HOST, &entry]);
     }
 
+    fn entry(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.raw.run::<String>(&["HGET", "@hosts", HOST])).unwrap()
+    }
+
     fn ask(&self, worker: &WorkerName) -> Option<Start> {
         let request = AdmissionRequest { hosts: vec![(HOST.into(), Duration::ZERO)], ..AdmissionRequest::default() };
         self.runtime.block_on(self.queue.admit(worker, &request)).unwrap().starts.remove(0)
@@ -135,4 +139,35 @@ fn silence_that_workers_heard_which_are_gone_is_no_majority() {
     assert_eq!(bench.ask(&living[1]), Some(Start::After(Duration::ZERO)), "one of three");
     bench.tell(&living[1], &[silent]);
     assert_eq!(bench.ask(&living[2]), None, "two of three");
+}
+
+#[test]
+fn what_a_worker_alone_waits_for_lasts_as_long_as_it_was_meant_though_the_clock_is_set_back() {
+    let mut bench = Bench::new();
+    let [silent, other, _] = [(); 3].map(|()| bench.worker());
+    // Longer than a program of today asks for: how long is the worker's to say.
+    let meant = 10 * MINUTE;
+    bench.tell(
+        &silent,
+        &[HostNews::Silent { host: HOST.into(), reason: Failure::Connect, first: meant, longest: meant }],
+    );
+    assert_eq!(bench.ask(&silent), None);
+
+    let mut entry = bench.entry();
+    let hold = &mut entry["alone"][silent.as_str()];
+    let ends = hold["ends"].as_u64().unwrap();
+    for time in ["ends", "since"] {
+        // As it would be if the clock had been an hour ahead.
+        hold[time] = (hold[time].as_u64().unwrap() + 3_600_000).into();
+    }
+    bench.raw.run::<i64>(&["HSET", "@hosts", HOST, &entry.to_string()]);
+    bench.tell(&other, &[HostNews::Answered { host: HOST.into() }]);
+
+    assert_eq!(bench.ask(&silent), None, "it waits all the same");
+    let time: Vec<u64> = bench.raw.run(&["TIME"]);
+    let moved = bench.entry()["alone"][silent.as_str()]["ends"].as_u64().unwrap();
+    assert!(
+        (ends..=time[0] * 1000 + 1000 + meant.as_millis() as u64).contains(&moved),
+        "meant to end at {ends}, and ends at {moved}"
+    );
 }

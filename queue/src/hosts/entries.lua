@@ -5,7 +5,7 @@
 --          since: when that was (ms)
 --   probe  until when one job tries whether the host answers again (ms); nobody else asks it meanwhile
 --   prober the worker that has this job; when it is not registered any more, nobody waits for what it finds out
---   alone  worker -> {ends, level}: workers that get no answer while others do
+--   alone  worker -> {ends, level, since}: workers that get no answer while others do
 -- `hosts:held` has the hosts that are left alone or were so lately, by when that ends.
 
 -- The longest hold there is (a server's Retry-After is believed for an hour): what ends later comes from a clock set back.
@@ -19,8 +19,6 @@ local PARK_MAX = 60000
 local HOLD_MEMORY = 600000
 -- That a worker alone gets no answer is remembered for so long after its own hold is over.
 local SILENCE_MEMORY = 30000
--- A worker leaves a host alone for half as long at most: what ends later comes from a clock set back.
-local SILENCE_MAX = 60000
 
 local hosts_read = {}
 -- When the holds of these hosts end, as they were read.
@@ -45,6 +43,7 @@ function FIELDS.alone(value)
   if type(value) ~= 'table' then return false end
   for _, hold in pairs(value) do
     if type(hold) ~= 'table' or not is_number(hold.ends) or not is_number(hold.level) then return false end
+    if hold.since and not is_number(hold.since) then return false end
   end
   return (pcall(cjson.encode, value))
 end
@@ -75,10 +74,10 @@ local function open_hosts(key)
 end
 
 -- A hold of later than now is of a clock that was set back since: it lasts as long as it was meant.
-local function move_with_clock(state, now)
-  if not state.since or state.since <= now then return end
-  if state.ends then state.ends = state.ends - (state.since - now) end
-  state.since = now
+local function move_with_clock(hold, now)
+  if not hold.since or hold.since <= now then return end
+  if hold.ends then hold.ends = hold.ends - (hold.since - now) end
+  hold.since = now
 end
 
 -- What is remembered ends by time.
@@ -88,7 +87,8 @@ local function age(state, now)
   end
   if state.alone then
     for name, hold in pairs(state.alone) do
-      if hold.ends <= now - SILENCE_MEMORY or hold.ends > now + SILENCE_MAX then state.alone[name] = nil end
+      move_with_clock(hold, now)
+      if hold.ends <= now - SILENCE_MEMORY or hold.ends > now + HOLD_MAX then state.alone[name] = nil end
     end
     if not next(state.alone) then state.alone = nil end
   end

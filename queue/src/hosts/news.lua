@@ -30,7 +30,7 @@ local function suspect(state, now, why, first_ms, longest_ms)
     return
   end
   local level = (alone[worker] and alone[worker].level or 0) + 1
-  alone[worker] = {level = level, ends = now + math.min(first_ms * 2 ^ math.min(level - 1, 20), longest_ms)}
+  alone[worker] = {level = level, since = now, ends = now + math.min(first_ms * 2 ^ math.min(level - 1, 20), longest_ms)}
   state.alone = alone
 end
 
