@@ -1,7 +1,7 @@
 //! Redirects between hosts: whoever is asked has its rate, its holds, its places and its circuit breaker, whether a link or a redirect
 //! leads there.
 
-use super::politeness::keeps_to;
+use super::politeness::{HELD_FOR, LEFT_ALONE_S, keeps_to};
 use harness::origin::Mood;
 use harness::queue::Entry;
 use harness::{Origin, RawQueue, Worker, until};
@@ -62,14 +62,12 @@ fn a_target_that_refuses_is_left_alone_and_those_who_lead_there_are_not() {
     let (doors, target) = ([Origin::start(), Origin::start()], Origin::start());
     let mut queue = RawQueue::shared();
     let storage = tempfile::tempdir().unwrap();
-    target.set_mood(Mood::Refusing(Some("8".to_owned())));
+    target.set_mood(Mood::Refusing(Some(LEFT_ALONE_S.to_owned())));
     push_redirects(&mut queue, &doors, &target.host(), 20);
     let _workers: Vec<_> =
         (0..2).map(|_| Worker::start(&queue, storage.path(), &["--max-attempts", "1", "--concurrency", "4"])).collect();
     let refused_at = until("it refuses", SOON, || target.times().first().copied());
-    until("all wait in delayed", Duration::from_secs(7), || {
-        (queue.run::<usize>(&["ZCARD", "@delayed"]) == 20).then_some(())
-    });
+    until("all wait in delayed", HELD_FOR, || (queue.run::<usize>(&["ZCARD", "@delayed"]) == 20).then_some(()));
     assert!(remembered(&mut queue, &target.host()).contains("\"ends\""), "the target is left alone");
     assert_eq!(queue.run::<Vec<String>>(&["ZRANGE", "@hosts:held", "0", "-1"]), [target.host()]);
     for door in &doors {
@@ -83,12 +81,12 @@ fn a_target_that_refuses_is_left_alone_and_those_who_lead_there_are_not() {
     for (n, door) in doors.iter().enumerate() {
         queue.push(&door.url(&format!("{n}/400.gif")));
     }
-    all_stored_at_once(&queue.until_results(2, Duration::from_millis(7900).saturating_sub(refused_at.elapsed())));
+    all_stored_at_once(&queue.until_results(2, HELD_FOR.saturating_sub(refused_at.elapsed())));
     let asked = target.times().len();
     target.set_mood(Mood::Kind);
     all_stored_at_once(&queue.until_results(22, SOON));
-    let meanwhile = target.times().iter().filter(|at| **at - refused_at < Duration::from_millis(7900)).count();
-    assert_eq!(meanwhile, asked, "requests of a target that wants to be left alone for 8 s");
+    let meanwhile = target.times().iter().filter(|at| **at - refused_at < HELD_FOR).count();
+    assert_eq!(meanwhile, asked, "requests of a target that wants to be left alone for {HELD_FOR:?}");
 }
 
 #[test]
