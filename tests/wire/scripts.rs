@@ -5,7 +5,7 @@
 
 use ::queue::{
     AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, HostNews, LeaseField, OpenBatch, Queue,
-    Reconciled, Settlement, Start, WaitsIn, WorkerName,
+    Reconciled, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
 };
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
@@ -347,6 +347,20 @@ fn claim_after_being_reaped() {
     let mut bench = Bench::new();
     bench.reap();
     assert_eq!(bench.claim(1, 10), Claim::Reaped);
+    bench.all_are("ready");
+}
+
+#[test]
+fn who_asks_about_hosts_alone_is_told_of_them_however_many_results_there_may_be() {
+    let mut bench = Bench::new();
+    let (seconds, _): (u64, u64) = bench.raw.run(&["TIME"]);
+    let entry = format!(r#"{{"ends":{}000,"level":1,"why":"rate_limited"}}"#, seconds + 600);
+    bench.raw.run::<i64>(&["HSET", "@hosts", "held.org", &entry]);
+    let waiting = vec![WaitingAt { host: "held.org".to_owned(), pace: None }];
+    let request = ClaimRequest { max: 0, results_max: Some(1_000_000), waiting, ..ClaimRequest::default() };
+    let told = bench.runtime.block_on(bench.queue.claim(&bench.worker, 1, &request)).unwrap();
+    let Claim::Jobs { jobs, left_alone, .. } = told else { panic!("{told:?}") };
+    assert_eq!((jobs.len(), left_alone), (0, vec!["held.org".to_owned()]));
     bench.all_are("ready");
 }
 

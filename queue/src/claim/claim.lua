@@ -26,8 +26,9 @@ redis.call('HSET', worker_key, 'claim', claim_number)
 redis.call('ZADD', workers_key, now + lease_ms, worker)
 if redis.call('HGET', meta_key, 'paused') then return {'paused'} end
 open_hosts(hosts_key)
-local max = with_room_for_results(jobs_max)
-if max <= 0 and results_max > 0 then return {'full'} end
+-- Who asks for no job asks about hosts alone, which needs no room.
+local max = jobs_max > 0 and with_room_for_results(jobs_max) or 0
+if jobs_max > 0 and max <= 0 and results_max > 0 then return {'full'} end
 
 -- Jobs looked at for hosts that cannot take them, in one call: 500 cost about 3 ms.
 local LOOKS_MAX = 500

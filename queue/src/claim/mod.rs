@@ -75,8 +75,8 @@ pub struct ClaimedJob {
     pub payload: Vec<u8>,
     /// How often a worker died while it had this job. From 2 on it has to run alone; from 3 on it is not run any more.
     pub crashes: u32,
-    /// The hosts that it may ask, where there is anything to say about hosts: that of its link, and the one that it redirects to
-    /// where it waits for that. One that is [`Start::Refused`] stands alone.
+    /// The hosts that it may ask, where there is anything to say about hosts: that of its link, and where it waits for the target of a
+    /// redirect all that its link led to. One that is [`Start::Refused`] stands alone.
     pub admissions: Vec<Admission>,
 }
 
