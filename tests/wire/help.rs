@@ -70,6 +70,22 @@ fn every_flag_that_run_hands_on_is_one_of_the_worker_s() {
     }
 }
 
+/// Whoever sets a variable for `docker compose`, or in its `.env` file, sets it for the workers.
+#[test]
+fn every_variable_of_the_worker_is_in_the_compose_file() {
+    let read = |name: &str| std::fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let (compose, image) = (read("docker-compose.yml"), read("Dockerfile"));
+    let service = compose.split("\n  worker:\n").nth(1).unwrap().split("\n  producer:\n").next().unwrap();
+    let text = help(Worker::alone(&["--help"]));
+    let variables: Vec<&str> = text.split("[env: ").skip(1).map(|rest| rest.split('=').next().unwrap()).collect();
+    assert!(variables.len() > 20, "{variables:?}");
+    for name in variables {
+        // Where the storage is mounted, the image says.
+        let is_there = service.contains(&format!("\n      {name}: ")) || image.contains(&format!("{name}="));
+        assert!(is_there, "{name} is not handed to the service worker");
+    }
+}
+
 #[test]
 fn a_secret_in_the_environment_is_not_in_the_help() {
     let mut command = Producer::alone(&["enqueue", "--help"]);
