@@ -31,7 +31,7 @@ end
 
 local function add_counts(now)
   for key, fields in pairs(counts) do
-    -- A batch whose hash is gone was purged: no new hash is made of its late results.
+    -- A batch whose hash is gone was rolled back, or removed by hand: no new hash is made of its late results.
     if not batches_touched[key] or holds('hash', key) then
       for field, by in pairs(fields) do add_to(key, field, by) end
       if batches_touched[key] then finish_batch(key, now) end

@@ -1,5 +1,5 @@
 //! The exit: the one way out for every job that this worker holds. Conclusions are drawn about its hosts, and what becomes of it is
-//! sent on its way. So nothing that a claim gave out for it, a start or the probe of a host, is ever forgotten.
+//! sent on its way. So nothing that a claim gave out for it, a start or the probe of a host, is forgotten.
 
 use super::claimed::Claimed;
 use crate::hosts::conclusions::{Circumstances, Ending, Said, conclude};

@@ -1,7 +1,7 @@
 //! Conclusions: what an attempt teaches about the hosts that it visited, and who has to hear of it. Pure.
 //!
 //! Every claimed job passes here exactly once, however it ends: stored, found, refused, given back, panicked or lost. So nothing
-//! that a claim gave out for it, a start or the probe of a host, is ever forgotten.
+//! that a claim gave out for it, a start or the probe of a host, is forgotten, unless its worker is taken for dead.
 
 use super::trail::Visit;
 use common::outcome::{Failure, Outcome, Rejection};

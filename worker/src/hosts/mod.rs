@@ -2,7 +2,7 @@
 //! or because it is the target of a redirect, goes through here.
 //!
 //! A host has so many places in this worker (`gate`). Whether the fleet may ask it at all (its rate, its cooldown, its circuit
-//! breaker) is decided by one script: inside the claim for the host of a link, and through `admissions` for the target of a
+//! breaker) is decided by one function of two scripts: in the claim for the host of a link, and through `admissions` for the target of a
 //! redirect. What an attempt met, host by host, is its [`Trail`]; `conclusions` says what follows.
 
 pub(crate) mod admissions;
