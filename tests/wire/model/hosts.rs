@@ -240,9 +240,13 @@ impl Model {
                 }
             }
             News::Answered { host } => {
-                let mut alone = self.host(host).alone;
-                alone.remove(worker);
-                self.remember(host, Host { alone, ..Host::default() });
+                let mut known = self.host(host);
+                known.alone.remove(worker);
+                // A hold that is not over is newer than what this one was told.
+                if !known.is_held(self.now) {
+                    known = Host { alone: known.alone, ..Host::default() };
+                }
+                self.remember(host, known);
             }
             News::Unused { host, has_start, was_probe } => {
                 if *has_start && let Some(taken) = self.taken.get_mut(host) {
