@@ -155,7 +155,11 @@ fn redirects_at_a_slow_rate_come_to_an_end() {
     queue.push(&there.url(&format!("to/{}/to/{}/3/300.gif", other.host(), there.host())));
     let _worker = Worker::start(&queue, storage.path(), &["--host-rate", "1/s"]);
     // A second start of a host is further away than a redirect waits for it: the job waits, and then has all starts that it needs.
-    all_stored_at_once(&queue.until_results(3, SOON));
+    // So does one whose link has to be escaped in its job.
+    let escaped = Origin::start();
+    queue.push(&escaped.url(r"redirect/4/300.gif?f=d\1.jpg"));
+    all_stored_at_once(&queue.until_results(4, SOON));
+    assert!((3..=4).contains(&escaped.requests_in_all()), "{} requests", escaped.requests_in_all());
     let asked = |origin: &Origin| origin.requests_in_all();
     assert!((3..=4).contains(&asked(once)), "{} requests for one redirect", asked(once));
     assert!((4..=8).contains(&asked(twice)), "{} requests for two redirects", asked(twice));

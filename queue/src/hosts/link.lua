@@ -58,6 +58,8 @@ local TARGETS_MAX = 10
 -- The hosts that a job waits for because its link leads there, one redirect after the other; nil of most jobs.
 local function targets_of(payload)
   if #payload > PAYLOAD_BYTES_MAX or not string.find(payload, '"redirects_to":"', 1, true) then return nil end
+  -- What is escaped in the link is not looked at.
+  if string.find(payload, '\\', 1, true) then payload = string.gsub(payload, '\\.', '__') end
   local targets = {}
   for target in string.gmatch(string.match(payload, REDIRECTS_TO) or '', '[^ ]+') do
     if #target <= HOST_BYTES_MAX + 6 and #targets < TARGETS_MAX then targets[#targets + 1] = target end
