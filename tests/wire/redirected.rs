@@ -144,6 +144,21 @@ fn a_chain_of_hosts_asks_each_and_ends_at_the_last() {
 }
 
 #[test]
+fn a_redirect_to_where_nobody_goes_uses_the_rate_up() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    for n in 0..60 {
+        queue.push(&origin.url(&format!("to-metadata?n={n}")));
+    }
+    let _worker = Worker::start(&queue, storage.path(), &["--host-rate", "20/s"]);
+    let results = queue.until_results(60, SOON);
+    assert!(results.iter().all(|result| result["reason"] == "blocked_address"), "{results:?}");
+    assert_eq!(origin.times().len(), 60);
+    keeps_to(20, &origin.times());
+}
+
+#[test]
 fn redirects_at_a_slow_rate_come_to_an_end() {
     let (doors, other) = ([Origin::start(), Origin::start(), Origin::start()], Origin::start());
     let mut queue = RawQueue::shared();

@@ -21,7 +21,7 @@ pub(crate) struct Claimed {
 pub(super) fn admitted(job: &ClaimedJob, now: Instant) -> (Vec<Visit>, Option<(String, Failure)>) {
     let (mut visits, mut refused) = (Vec::new(), None);
     for Admission { host, start } in &job.admissions {
-        let visit = |not_before, probe| Visit { host: Arc::from(&**host), not_before, probe, is_asked: false };
+        let visit = |not_before, probe| Visit::to(Arc::from(&**host), not_before, probe);
         match *start {
             Start::After(wait) => visits.push(visit(now + wait, None)),
             Start::Probe(reason) => visits.push(visit(now, Some(reason))),

@@ -59,7 +59,7 @@ impl Dispatcher {
                 // Where there is nothing to say about hosts, and for a job that was adopted.
                 if visits.first().is_none_or(|first| first.host != *prepared.host()) {
                     let host = Arc::clone(prepared.host());
-                    visits.insert(0, Visit { host, not_before: now, probe: None, is_asked: false });
+                    visits.insert(0, Visit::to(host, now, None));
                 }
                 let not_before = visits.first().map_or(now, |first| first.not_before);
                 return Some(Claimed { job, prepared, trail: Trail::of(visits), not_before });

@@ -189,6 +189,7 @@ impl Fetcher {
             self.metrics.responded(status);
             let setback = |rejection: Rejection| Setback::from(rejection).with_status(status);
             if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, response.headers().get(LOCATION)) {
+                visits.is_redirected();
                 let next = location.to_str().ok().and_then(|text| target.join(text).ok());
                 let next = next.filter(|next| in_bounds(next).is_ok());
                 target = next.ok_or_else(|| setback(Rejection::Redirects))?;

@@ -131,7 +131,7 @@ impl Admitter {
             Some(Start::Probe(reason)) => (Duration::ZERO, Some(reason)),
         };
         let not_before = std::time::Instant::now() + wait;
-        match trail.push(Visit { host, not_before, probe, is_asked: false }) {
+        match trail.push(Visit::to(host, not_before, probe)) {
             // Who does not wait any more finds it in the trail.
             Ok(at) => _ = reply.send(Answer::Admitted(wait, at)),
             Err(visit) => (self.give_back)(visit),

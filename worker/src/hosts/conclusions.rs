@@ -91,8 +91,9 @@ pub(crate) fn conclude(
     }
     let learnt = |at: usize, visit: &Visit| match (visit.is_asked, at == last) {
         (false, _) => Learnt::NotAsked,
-        // It pointed to the next one.
+        // It pointed to the next one, though that may be none that can be gone to, or the time for it be over.
         (true, false) => Learnt::Answers,
+        (true, true) if visit.has_redirected => Learnt::Answers,
         (true, true) => match ending {
             Ending::Outcome(outcome, server_wait) => learnt_of(outcome, server_wait),
             Ending::Redirected => Learnt::Answers,
@@ -197,7 +198,7 @@ mod tests {
     const FIRST: Duration = Duration::from_secs(2);
 
     fn visit(host: &str, probe: Option<Failure>, is_asked: bool) -> Visit {
-        Visit { host: Arc::from(host), not_before: std::time::Instant::now(), probe, is_asked }
+        Visit { is_asked, ..Visit::to(Arc::from(host), std::time::Instant::now(), probe) }
     }
 
     fn at(is_fresh: bool, interval_ms: Option<u64>) -> Circumstances {
@@ -265,6 +266,18 @@ mod tests {
         let old = Some(HostNews::Unused { host: "old".into(), interval: Duration::ZERO, was_probe: true });
         assert_eq!(news(&visits, 0, rejected(Rejection::Gone)), [answered.clone(), old]);
         assert_eq!(news(&visits[..1], 0, Ending::Redirected), [answered]);
+    }
+
+    #[test]
+    fn a_host_that_points_to_where_nobody_goes_was_asked_and_answers() {
+        let redirected = |probe| Visit { has_redirected: true, ..visit("a", probe, true) };
+        for ending in [rejected(Rejection::BlockedAddress), failed(Failure::TimeoutTotal), Ending::Untold] {
+            let with_rate = |visit| conclude(&[visit], 0, ending, at(true, Some(25)), |_| 3).remove(0);
+            let plain = with_rate(redirected(None));
+            assert_eq!((plain.news, plain.failures), (None, 0), "{ending:?}: its start is used");
+            let answered = Some(HostNews::Answered { host: "a".into() });
+            assert_eq!(with_rate(redirected(Some(Failure::Connect))).news, answered, "{ending:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub(crate) struct Visit {
     pub(crate) probe: Option<Failure>,
     /// A request was made.
     pub(crate) is_asked: bool,
+    /// It was answered with a redirect: whatever comes after that is not the host's doing.
+    pub(crate) has_redirected: bool,
+}
+
+impl Visit {
+    /// One that has not begun.
+    pub(crate) fn to(host: Arc<str>, not_before: Instant, probe: Option<Failure>) -> Visit {
+        Visit { host, not_before, probe, is_asked: false, has_redirected: false }
+    }
 }
 
 /// The visits of one attempt. The dispatcher reads it when the attempt is over, however it ended.
@@ -122,16 +131,25 @@ impl Visits {
     /// Admitted everywhere.
     #[cfg(test)]
     pub(crate) fn anywhere(url: &Url) -> Visits {
-        let first = Visit { host: Arc::from(&*host_of(url)), not_before: Instant::now(), probe: None, is_asked: false };
+        let first = Visit::to(Arc::from(&*host_of(url)), Instant::now(), None);
         Visits { trail: Trail::of(vec![first]), doors: None, place: None }
     }
 
     /// A request is about to be made to the host that was gone to last.
     pub(crate) fn asks(&mut self) {
+        self.note(|visit| visit.is_asked = true);
+    }
+
+    /// The host that was gone to last answered with a redirect.
+    pub(crate) fn is_redirected(&mut self) {
+        self.note(|visit| visit.has_redirected = true);
+    }
+
+    fn note(&mut self, what: impl FnOnce(&mut Visit)) {
         let mut entries = self.trail.entries();
         let at = entries.at;
         if let Some(visit) = entries.visits.get_mut(at) {
-            visit.is_asked = true;
+            what(visit);
         }
     }
 
@@ -225,7 +243,7 @@ impl Visits {
 
     fn admitted(&mut self, host: Arc<str>) {
         // The trail is open for as long as its attempt goes on.
-        if let Ok(at) = self.trail.push(Visit { host, not_before: Instant::now(), probe: None, is_asked: false }) {
+        if let Ok(at) = self.trail.push(Visit::to(host, Instant::now(), None)) {
             self.trail.entries().at = at;
         }
     }
