@@ -66,6 +66,24 @@ impl Bench {
 }
 
 #[test]
+fn what_a_rate_leaves_behind_of_hosts_without_end_goes_as_quickly_as_it_comes() {
+    let mut bench = Bench::new();
+    let worker = bench.worker();
+    let mut most: usize = 0;
+    for round in 0..100 {
+        for n in 0..10 {
+            bench.raw.push(&format!("https://h{round}-{n}.example/1.jpg"));
+        }
+        // A start every millisecond: over when the next ones are claimed.
+        let jobs = bench.claim(&worker, round + 1, Some("1000/s"));
+        assert_eq!(jobs.len(), 10);
+        most = most.max(bench.raw.run(&["HLEN", "@hosts"]));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(most < 200, "{most} of 1,000 hosts were remembered at once, each for a millisecond");
+}
+
+#[test]
 fn a_probe_ends_with_its_worker_whatever_this_one_held() {
     let mut bench = Bench::new();
     let (first, second) = (bench.worker(), bench.worker());

@@ -6,8 +6,9 @@ local AHEAD_MAX = 300
 local FREE_HOLDS = 3
 -- Starts that are given out to one job at most: its link and its redirects, and the one that a start ahead leaves behind it.
 local STARTS_MAX = 12
--- Entries that are looked at in each call whether they have anything left to say: of holds that are forgotten, and any others.
-local FORGOTTEN_MAX, SAMPLED = 8, 4
+-- Entries that are looked at in each call whether they have anything left to say: of holds that are forgotten, and any others. Of the
+-- others there are twice as many as the call adds, so that no more than half of all can have nothing left to say.
+local FORGOTTEN_MAX, SAMPLED_MIN, SAMPLED_FOR_NEW = 128, 4, 2
 
 local host_interval_ms = host_interval_us / 1000
 -- At what pace, ms a job, this worker gets jobs done at hosts of which it has enough for now.
@@ -72,5 +73,5 @@ local function look_at_old_entries(now)
     -- Also where the index knows a host that has no entry.
     ends_read[host] = ends_read[host] or 0
   end
-  for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, SAMPLED)) do host_state(hosts_key, host, now) end
+  for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, math.max(SAMPLED_MIN, SAMPLED_FOR_NEW * hosts_new))) do host_state(hosts_key, host, now) end
 end

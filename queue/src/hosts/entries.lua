@@ -21,6 +21,8 @@ local HOLD_MEMORY = 600000
 local SILENCE_MEMORY = 30000
 
 local hosts_read = {}
+-- How many of them nobody remembered anything of.
+local hosts_new = 0
 -- When the holds of these hosts end, as they were read.
 local ends_read = {}
 -- Hosts whose entries could not be understood: they are dropped, and told.
@@ -98,6 +100,7 @@ local function host_state(key, host, now)
   local state = hosts_read[host]
   if not state then
     local text = redis.call('HGET', key, host)
+    if not text then hosts_new = hosts_new + 1 end
     local fine, read = pcall(cjson.decode, text or '{}')
     state = fine and read
     if not is_understood(state) then
