@@ -43,8 +43,9 @@ FIELDS.prober = FIELDS.why
 
 function FIELDS.alone(value)
   if type(value) ~= 'table' then return false end
-  for _, hold in pairs(value) do
-    if type(hold) ~= 'table' or not is_number(hold.ends) or not is_number(hold.level) then return false end
+  for name, hold in pairs(value) do
+    -- What was an array once may not be one any more when something is taken out of it.
+    if type(name) ~= 'string' or type(hold) ~= 'table' or not is_number(hold.ends) or not is_number(hold.level) then return false end
     if hold.since and not is_number(hold.since) then return false end
   end
   return (pcall(cjson.encode, value))
