@@ -67,7 +67,12 @@ impl Prepared {
 
     /// Whether its link leads to `host`, which the claim has admitted it to.
     pub(crate) fn leads_to(&self, host: &str) -> bool {
-        self.job.redirects_to.as_deref().is_some_and(|hosts| hosts.split(' ').any(|target| target == host))
+        self.targets().any(|target| target == host)
+    }
+
+    /// The hosts that its link leads to, which the claim has admitted it to; none of most jobs.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &str> {
+        self.job.redirects_to.as_deref().into_iter().flat_map(|hosts| hosts.split(' '))
     }
 
     /// Waiting for `host` costs it nothing. The payload is written anew, with an id where it had none.

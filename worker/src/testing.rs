@@ -46,6 +46,8 @@ pub(crate) enum Question {
 #[derive(Default)]
 pub(crate) struct ScriptedQueue {
     pub(crate) asked: Mutex<Vec<(Instant, Question)>>,
+    /// The hosts that the last claim named, as their jobs wait.
+    pub(crate) named: Mutex<Vec<String>>,
     /// The next answers; without one, a question is never answered.
     pub(crate) claims: Mutex<VecDeque<Claim>>,
     pub(crate) comparisons: Mutex<VecDeque<Reconciled>>,
@@ -101,6 +103,8 @@ impl Drop for Wait {
 impl QueueCalls for ScriptedQueue {
     fn claim(&self, _number: u64, request: ClaimRequest) -> Call<'static, Claim> {
         self.note(Question::Claim(request.max));
+        let hosts = request.waiting.into_iter().map(|waiting| waiting.host);
+        *self.named.lock().expect("not poisoned") = hosts.collect();
         self.answer(self.claims.lock().expect("not poisoned").pop_front())
     }
 

@@ -7,6 +7,7 @@ use super::suspects::Next;
 use super::{Dispatcher, EMPTY_WAIT_MAX, End, Limits, now};
 use crate::shutdown::Stage;
 use queue::{ClaimRequest, WaitingAt};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use storage::health::Condition;
 
@@ -18,6 +19,9 @@ const SUSPECT_WAIT: Duration = Duration::from_millis(200);
 pub(super) const GATHER: Duration = Duration::from_millis(1);
 /// While jobs wait here, Redis is asked this often whether their hosts are still to be asked.
 pub(super) const HOSTS_EVERY: Duration = Duration::from_millis(100);
+
+/// Targets of redirects that are named in one claim, beside the hosts of links: each costs Redis a look-up.
+const TARGETS_NAMED_MAX: usize = 64;
 
 impl Dispatcher {
     /// Asks Redis the next thing, or rests. Says when dispatching is over.
@@ -93,7 +97,8 @@ impl Dispatcher {
         }
     }
 
-    fn ask_to_claim(&mut self, max: usize, waiting: Vec<WaitingAt>) {
+    fn ask_to_claim(&mut self, max: usize, mut waiting: Vec<WaitingAt>) {
+        self.name_targets(&mut waiting);
         self.number += 1;
         let at = tokio::time::Instant::now();
         self.claimed_at = at.into_std();
@@ -101,6 +106,19 @@ impl Dispatcher {
         let request = ClaimRequest { max, results_max, host_rate, free_refusals: retry.free_refusals(), waiting };
         let context = ClaimContext { at, max, confirmations: self.ledger.confirmations() };
         self.asked = Some(Asked::Claim(self.calls.claim(self.number, request), context));
+    }
+
+    /// Of jobs that wait with a leave to go on to the target of a redirect this host is asked about as well: it may want to be left
+    /// alone by now.
+    fn name_targets(&self, waiting: &mut Vec<WaitingAt>) {
+        let gate = self.hosts.gate();
+        let mut named = HashSet::new();
+        for target in gate.jobs().flat_map(|claimed| claimed.prepared.targets()) {
+            if named.len() < TARGETS_NAMED_MAX && !waiting.iter().any(|known| known.host == target) {
+                named.insert(target);
+            }
+        }
+        waiting.extend(named.into_iter().map(|target| WaitingAt { host: target.to_owned(), pace: None }));
     }
 
     fn load(&mut self, now: Instant) -> Load {

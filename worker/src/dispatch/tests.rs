@@ -314,6 +314,47 @@ async fn while_jobs_wait_redis_is_asked_about_their_hosts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_that_is_left_alone_takes_back_the_leave_of_those_who_wait_to_go_there() {
+    let mut bench = bench(&["--concurrency", "2", "--host-concurrency", "2"]);
+    bench.goes_on();
+    let to_cdn = |n: usize| {
+        let id = format!("{n:012x}80008000{:012x}", n);
+        let payload =
+            format!(r#"{{"id":"{id}","url":"http://one.example/{n}.jpg","redirects_to":"cdn.example img.example"}}"#);
+        job(n, &payload)
+    };
+    let plain = |n: usize| job(n, &format!("http://one.example/{n}.jpg"));
+    bench.answer_claim(jobs((0..4).map(plain).chain((4..10).map(to_cdn)).collect()));
+    bench.finds_no_object();
+    assert_eq!(bench.goes_on(), None, "there is enough to do");
+    tokio::time::advance(HOSTS_EVERY).await;
+    bench.dispatcher.handle(Event::TimeCame);
+    assert_eq!(bench.goes_on(), Some(Question::Claim(0)));
+    let mut named = bench.queue.named.lock().expect("not poisoned").clone();
+    named.sort();
+    assert_eq!(named, ["cdn.example", "img.example", "one.example"]);
+    let left_alone = vec!["cdn.example".to_owned()];
+    let (jobs, dropped) = (Vec::new(), Vec::new());
+    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, rotated: false, left_alone, dropped });
+    let (left, mut to_cdn) = (bench.left(), (4..10).map(field).collect::<Vec<_>>());
+    to_cdn.retain(|field| !left.contains(field));
+    assert_eq!((left.len(), to_cdn), (6, Vec::new()), "these and nobody else");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_elsewhere_ends_the_worker() {
+    let mut bench = bench(&[]);
+    bench.goes_on();
+    let error = QueueError::Cluster { address: "redis".into(), why: "MOVED".into() };
+    let context = match &bench.dispatcher.asked {
+        Some(Asked::Claim(_, context)) => *context,
+        _ => panic!("no claim was asked"),
+    };
+    let end = bench.answer(Answer::Claim(Err(error.clone()), context, Duration::ZERO));
+    assert_eq!(end, Some(End::Lost(error)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn objects_on_their_way_into_the_storage_are_bounded() {
     let mut bench = bench(&["--concurrency", "2", "--host-concurrency", "20"]);
     bench.goes_on();

@@ -271,6 +271,11 @@ impl<J, W> HostGate<J, W> {
         (named, in_quick_lanes)
     }
 
+    /// The jobs that wait, in no order.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = &J> {
+        self.lanes.values().flat_map(|lane| lane.waiting.iter().map(|(_, job)| job))
+    }
+
     /// Takes out all jobs that wait for `host`.
     pub(crate) fn drain(&mut self, host: &str) -> Vec<J> {
         let Some(lane) = self.lanes.get_mut(host) else { return Vec::new() };
