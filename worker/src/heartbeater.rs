@@ -57,7 +57,9 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn new<'a>(vitals: &'a Vitals, tally: &'a HostTally, metrics: &'a Metrics) -> Facts<'a> {
-        Facts { vitals, tally, metrics, counted: 0, counted_at: Instant::now(), timed: Sums::default() }
+        // Of the process, which may have had other names before.
+        let counted = vitals.done();
+        Facts { vitals, tally, metrics, counted, counted_at: Instant::now(), timed: Sums::default() }
     }
 
     /// Jobs done until now, and all facts.
@@ -182,6 +184,37 @@ mod tests {
         let recover = async |expired: &[String]| recovered.borrow_mut().push(expired.to_vec());
         beat(&mut Facts::new(&vitals, &tally, &metrics), ask, recover).await;
         assert_eq!(*recovered.borrow(), [Vec::new(), vec!["dead".to_owned()]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_there_are_more_dead_than_one_beat_names_it_goes_on_at_once_unless_redis_refuses() {
+        for (answers, beats) in [(true, 500..=510), (false, 6..=16)] {
+            let (vitals, tally, metrics) = (Vitals::new(), HostTally::new(), Metrics::new(1));
+            let asked = Cell::new(0);
+            let ask = async |_: Vec<(&'static str, String)>| {
+                asked.set(asked.get() + 1);
+                Ok(Heartbeat { expired: vec!["dead".to_owned()], has_more: asked.get() < 500, ..alive() })
+            };
+            let mut facts = Facts::new(&vitals, &tally, &metrics);
+            let beating = beat(&mut facts, ask, async |_: &[String]| answers);
+            assert!(tokio::time::timeout(Duration::from_secs(10), beating).await.is_err());
+            assert!(beats.contains(&asked.get()), "{} beats, while recovery answers: {answers}", asked.get());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_name_counts_from_its_beginning() {
+        let (vitals, tally, metrics) = (Vitals::new(), HostTally::new(), Metrics::new(1));
+        for _ in 0..1000 {
+            vitals.count_done();
+        }
+        let mut facts = Facts::new(&vitals, &tally, &metrics);
+        let rate =
+            |facts: &mut Facts<'_>| facts.now().1.into_iter().find(|(name, _)| *name == "rate").expect("a rate").1;
+        assert_eq!(rate(&mut facts), "0.0");
+        vitals.count_done();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(rate(&mut facts), "0.5");
     }
 
     #[test]
