@@ -15,6 +15,7 @@ use super::object::{Unstored, Written};
 use super::unfinished::Unfinished;
 use clap::ValueEnum;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +71,13 @@ impl Syncer {
                 while let Ok(next) = orders.try_recv() {
                     batch.add(next);
                 }
-                batch.carry_out(&mut *file_system, &|| health.progressed(thread));
+                // Whoever waits for a sync that panics gets no answer, and takes that for an error. The thread goes on.
+                let carried_out = catch_unwind(AssertUnwindSafe(|| {
+                    batch.carry_out(&mut *file_system, &|| health.progressed(thread))
+                }));
+                if carried_out.is_err() {
+                    batch.give_up();
+                }
                 health.became_idle(thread);
             }
         })?;
@@ -79,7 +86,7 @@ impl Syncer {
 
     /// Hands over an order; the answer comes by the order's own way.
     pub(super) fn send(&self, order: SyncOrder) {
-        // The thread lives as long as this sender. Had it panicked, whoever waits would get no answer, which is an error.
+        // The thread lives as long as this sender.
         let _ = self.orders.send(order);
     }
 
@@ -136,6 +143,13 @@ impl Batch {
             // Whoever waits may have given up; the object is complete, so it may stay.
             let _ = reply.send(result.map_err(Unstored::from));
         }
+    }
+
+    /// Nobody knows what became of it: as after a sync that failed.
+    fn give_up(&mut self) {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        self.waiting.clear();
+        self.probes.clear();
     }
 
     fn sync(&self, file_system: &mut dyn SyncFileSystem) -> io::Result<()> {
@@ -273,6 +287,20 @@ mod tests {
             assert!(is_lost(third, "third.gif").await, "its name may not be on the disk");
             assert!(is_lost(fourth, "fourth.gif").await, "its data may not");
             finish(begun(&storage).await, "fifth.gif").await.expect("stored");
+        });
+    }
+
+    #[test]
+    fn a_sync_that_panics_costs_its_objects_and_not_those_that_come_later() {
+        let root = tempfile::tempdir().expect("a folder");
+        runtime().block_on(async {
+            let panics: Box<dyn FnOnce() -> io::Result<()> + Send> = Box::new(|| panic!("in a sync"));
+            let storage = open(root.path(), Scripted(vec![panics].into_iter()), STUCK_AFTER);
+            let (first, second) = (begun(&storage).await, begun(&storage).await);
+            assert!(finish(first, "first.gif").await.is_err(), "nobody knows");
+            assert!(is_lost(second, "second.gif").await, "it was being written");
+            finish(begun(&storage).await, "third.gif").await.expect("stored");
+            assert!(!storage.health().is_stuck());
         });
     }
 
