@@ -5,7 +5,7 @@ use harness::origin::Mood;
 use harness::{Origin, RawQueue, Redis, Worker, until};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const SOON: Duration = Duration::from_secs(40);
 
@@ -83,6 +83,29 @@ fn a_hold_lasts_as_long_as_it_was_meant_though_the_clock_is_set_back() {
     // What comes now meets a host that is left alone by the clock of before.
     queue.push(&origin.url("2/300.gif"));
     assert!(queue.until_results(2, SOON).iter().all(|result| result["outcome"] == "stored"));
+}
+
+#[test]
+fn a_date_to_wait_for_is_meant_by_the_clock_of_who_says_it() {
+    const WAIT_S: u64 = 40;
+    let folder = tempfile::tempdir().unwrap();
+    for by in ["+7200", "-7200"] {
+        let clock = folder.path().join("clock");
+        set(&clock, by);
+        let mut queue = RawQueue::shared();
+        let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
+        let mut command = Worker::command(&queue, storage.path());
+        let _wrong = Worker::of(command.envs(clock_environment(&clock)).spawn().unwrap());
+        queue.until_workers(1);
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(WAIT_S));
+        origin.set_mood(Mood::Refusing(Some(date)));
+        queue.push(&origin.url("1/300.gif"));
+        let entry = until("the host is left alone", SOON, || queue.hash("hosts").get(&origin.host()).cloned());
+        let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
+        let wait_ms = entry["ends"].as_i64().unwrap() - entry["since"].as_i64().unwrap();
+        // Less what passed until it was refused, on a machine that is busy with other things.
+        assert!((WAIT_S as i64 * 250..=WAIT_S as i64 * 1000).contains(&wait_ms), "{by}: left alone for {wait_ms} ms");
+    }
 }
 
 #[test]

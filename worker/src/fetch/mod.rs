@@ -28,8 +28,8 @@ use futures_util::future::poll_immediate;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
-    RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::{self, Client, ResponseFuture};
@@ -465,11 +465,19 @@ fn basic_authorization(target: &Url) -> Option<HeaderValue> {
 }
 
 /// `Retry-After` in both of its forms (RFC 9110, section 10.2.3), at most [`SERVER_WAIT_MAX`].
+///
+/// A date is by the server's clock, and so is the answer's own (section 6.6.1): what lies between them is meant, whatever the clock of
+/// this machine says. `now` is for an answer without a date.
 fn server_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let after = text(RETRY_AFTER)?;
+    let wait = match after.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+        Err(_) => {
+            let said_at = text(DATE).and_then(date).unwrap_or(now);
+            date(after)?.duration_since(said_at).unwrap_or_default()
+        }
     };
     Some(wait.min(SERVER_WAIT_MAX))
 }
@@ -545,6 +553,17 @@ mod tests {
         assert_eq!(read("Sun, 06 Nov 1994 08:48:37 GMT"), Some(0));
         assert_eq!(read("99999999"), Some(3600));
         assert_eq!(read("soon"), None);
+        // A server whose clock is ten minutes ahead of ours, or ours behind.
+        let mut headers = HeaderMap::new();
+        headers.insert(DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:59:37 GMT"));
+        for (after, expected) in [("Sun, 06 Nov 1994 09:00:07 GMT", 30), ("Sun, 06 Nov 1994 08:50:37 GMT", 0), ("7", 7)]
+        {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(after));
+            assert_eq!(server_wait(&headers, now), Some(Duration::from_secs(expected)), "{after}");
+        }
+        headers.insert(DATE, HeaderValue::from_static("today"));
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:47 GMT"));
+        assert_eq!(server_wait(&headers, now), Some(Duration::from_secs(10)), "our clock is all there is");
     }
 
     /// A fetcher as a worker with these flags has it, with its own `look_up` for names.
