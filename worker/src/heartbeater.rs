@@ -84,7 +84,7 @@ impl Facts<'_> {
 async fn beat(
     facts: &mut Facts<'_>,
     mut ask: impl AsyncFnMut(Vec<(&'static str, String)>) -> Result<Heartbeat, QueueError>,
-    mut recover: impl AsyncFnMut(&[String]),
+    mut recover: impl AsyncFnMut(&[String]) -> bool,
 ) {
     let mut backoff = ReconnectBackoff::default();
     loop {
@@ -99,8 +99,11 @@ async fn beat(
             Ok(heartbeat) => {
                 backoff.reset();
                 facts.told(done);
-                recover(&heartbeat.expired).await;
-                tokio::time::sleep(until_next(&heartbeat)).await;
+                let all_answered = recover(&heartbeat.expired).await;
+                // A few that survive many find the next ones at once. Not after an error, which may last.
+                if !(heartbeat.has_more && all_answered) {
+                    tokio::time::sleep(until_next(&heartbeat)).await;
+                }
             }
             Err(error) => {
                 tracing::warn!("no heartbeat: {error}");
@@ -126,7 +129,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     fn alive() -> Heartbeat {
-        Heartbeat { alive: true, next_end: None, expired: Vec::new() }
+        Heartbeat { alive: true, next_end: None, expired: Vec::new(), has_more: false }
     }
 
     /// Beats for so long, with these answers; how often Redis was asked, and whether beating came to an end.
@@ -142,7 +145,7 @@ mod tests {
             answer(asked.get())
         };
         let mut facts = Facts::new(vitals, &tally, &metrics);
-        let ended = tokio::time::timeout(time, beat(&mut facts, ask, async |_: &[String]| {})).await;
+        let ended = tokio::time::timeout(time, beat(&mut facts, ask, async |_: &[String]| true)).await;
         (asked.get(), ended.is_ok())
     }
 
@@ -179,9 +182,12 @@ mod tests {
         let ask = async |_: Vec<(&'static str, String)>| {
             asked.set(asked.get() + 1);
             let expired = if asked.get() == 2 { vec!["dead".to_owned()] } else { Vec::new() };
-            Ok(Heartbeat { alive: asked.get() < 3, next_end: None, expired })
+            Ok(Heartbeat { alive: asked.get() < 3, expired, ..alive() })
         };
-        let recover = async |expired: &[String]| recovered.borrow_mut().push(expired.to_vec());
+        let recover = async |expired: &[String]| {
+            recovered.borrow_mut().push(expired.to_vec());
+            true
+        };
         beat(&mut Facts::new(&vitals, &tally, &metrics), ask, recover).await;
         assert_eq!(*recovered.borrow(), [Vec::new(), vec!["dead".to_owned()]]);
     }

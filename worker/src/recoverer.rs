@@ -4,16 +4,18 @@
 
 use queue::Queue;
 
-/// Recovers every worker of `expired`. An error leaves the rest to the next heartbeat of anybody.
-pub(crate) async fn recover_all(queue: &Queue, expired: &[String]) {
+/// Recovers every worker of `expired`, and says whether Redis answered each time. An error leaves the rest to the next heartbeat of
+/// anybody.
+pub(crate) async fn recover_all(queue: &Queue, expired: &[String]) -> bool {
     for dead in expired {
         match queue.recover(dead).await {
             Ok(Some(jobs)) => tracing::warn!("worker {dead} is gone; {jobs} jobs taken back"),
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!("cannot recover worker {dead} yet: {error}");
-                return;
+                return false;
             }
         }
     }
+    true
 }

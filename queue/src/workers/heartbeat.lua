@@ -1,6 +1,6 @@
 -- Renews a worker's lease, names workers whose lease is over, and now and then notes what the queue is like.
 -- Behind the arguments come facts about the worker: name, value, …
--- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, expired workers…}
+-- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, how many leases are over, expired workers…}
 must_hold('zset', workers_key)
 must_hold('hash', worker_key, meta_key)
 local now = now_ms()
@@ -10,8 +10,11 @@ if alive == 1 then
   redis.call('ZADD', workers_key, now + lease_ms, worker)
   redis.call('HSET', worker_key, 'seen', now, unpack(ARGV, facts_from))
 end
--- Eight at a time: each costs a script of its own, and the next heartbeat of anybody takes the next eight.
-local reply = {alive, -1, unpack(redis.call('ZRANGE', workers_key, '-inf', now, 'BYSCORE', 'LIMIT', 0, 8))}
+-- Some at a time, as each costs a script of its own; of many those at a place that the caller drew, so that a fleet that looks at once
+-- does not recover the same ones.
+local over = redis.call('ZCOUNT', workers_key, '-inf', now)
+local first = over > expired_max and pick % (over - expired_max + 1) or 0
+local reply = {alive, -1, over, unpack(redis.call('ZRANGE', workers_key, '-inf', now, 'BYSCORE', 'LIMIT', first, expired_max))}
 local next_end = redis.call('ZRANGE', workers_key, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 if next_end then reply[2] = tonumber(next_end) - now end
 

@@ -23,7 +23,7 @@ script! {
     keys [
         workers_key, worker_key, meta_key, delayed_key, ready_key, dead_key, stats_key, history_fine_key, history_coarse_key,
     ];
-    args [worker: &'a str, lease_ms: u64], then facts_from;
+    args [worker: &'a str, lease_ms: u64, expired_max: usize, pick: u32], then facts_from;
 }
 
 script! {
@@ -39,6 +39,9 @@ script! {
     keys [workers_key, inflight_key, worker_key];
     args [worker: &'a str];
 }
+
+/// Workers whose lease is over that one heartbeat names.
+const EXPIRED_MAX: usize = 8;
 
 const LEASE_MS: u64 = LEASE.as_millis() as u64;
 
@@ -90,6 +93,8 @@ pub struct Heartbeat {
     pub next_end: Option<Duration>,
     /// Workers whose lease is over, to be recovered now.
     pub expired: Vec<String>,
+    /// There are more of them than one heartbeat names.
+    pub has_more: bool,
 }
 
 impl Heartbeat {
@@ -99,11 +104,13 @@ impl Heartbeat {
     fn read(mut reply: Reply) -> Result<Heartbeat, QueueError> {
         let alive = reply.flag("whether the worker is registered")?;
         let next_end_ms = reply.count_unless_minus_one("ms until the next lease ends, or -1")?;
+        let expired_in_all: usize = reply.count("how many leases are over")?;
         let mut expired = Vec::with_capacity(reply.len());
         while reply.len() > 0 {
             expired.push(reply.text("a worker whose lease is over")?);
         }
-        Ok(Heartbeat { alive, next_end: next_end_ms.map(Duration::from_millis), expired })
+        let has_more = expired_in_all > expired.len();
+        Ok(Heartbeat { alive, next_end: next_end_ms.map(Duration::from_millis), expired, has_more })
     }
 }
 
@@ -160,6 +167,8 @@ impl Queue {
             history_coarse_key: self.keys.history_coarse(),
             worker: worker.as_str(),
             lease_ms: LEASE_MS,
+            expired_max: EXPIRED_MAX,
+            pick: fastrand::u32(..),
         };
         let mut call = call.call();
         add_facts(&mut call, facts);
@@ -213,11 +222,14 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_read_whole_or_not_at_all() {
-        let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20)]);
+        let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20), Int(0)]);
         let next_end = Some(Duration::from_millis(20));
-        assert_eq!(heartbeat, Heartbeat { alive: true, next_end, expired: Vec::new() });
-        let reply = Reply::of("test", redis::Value::Array(vec![Int(0), Int(-1), word("w-1")])).expect("a list");
-        let heartbeat = Heartbeat::read(reply).expect("a worker whose lease is over");
-        assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired: vec!["w-1".into()] });
+        assert_eq!(heartbeat, Heartbeat { alive: true, next_end, expired: Vec::new(), has_more: false });
+        for (in_all, has_more) in [(1, false), (2, true)] {
+            let parts = vec![Int(0), Int(-1), Int(in_all), word("w-1")];
+            let reply = Reply::of("test", redis::Value::Array(parts)).expect("a list");
+            let heartbeat = Heartbeat::read(reply).expect("a worker whose lease is over");
+            assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired: vec!["w-1".into()], has_more });
+        }
     }
 }
