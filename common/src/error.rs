@@ -3,10 +3,15 @@
 //! Each error says what was being done and to what; [`QueueError::hint`] says what to do next. Nothing here names the
 //! Redis client: `connect` translates.
 
+use std::fmt;
 use std::time::Duration;
 
+/// What the user of Redis has to be allowed that imgq runs as, in the words of `ACL SETUSER`. All commands do with it, which a test
+/// shows.
+pub const LEAST_ACL: &str = "~imgq:* +@read +@write +@scripting +@connection +info +time";
+
 /// An operation on the queue did not succeed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
     /// The Redis URL cannot be parsed.
@@ -26,6 +31,24 @@ pub enum QueueError {
         /// Without its password.
         address: String,
         /// What the system or the client said.
+        why: String,
+    },
+    /// Redis is there and answers, and cannot do it at the moment. Nothing was done.
+    #[error("Redis at {address} {state}: {why}")]
+    NotNow {
+        /// Without its password.
+        address: String,
+        /// What it is at.
+        state: ServerState,
+        /// Redis' words.
+        why: String,
+    },
+    /// The queue's keys are elsewhere in a cluster.
+    #[error("Redis at {address} is one of a cluster, and does not have this queue's keys: {why}")]
+    Cluster {
+        /// Without its password.
+        address: String,
+        /// Redis' words.
         why: String,
     },
     /// Redis refuses the password, or wants one.
@@ -131,10 +154,66 @@ pub enum QueueError {
     NoSuchReader(String),
 }
 
+/// What a server is at that is there and cannot do what it is asked for. Each ends some time, mostly by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// It was started, and reads its data.
+    Loading,
+    /// A script or a function of somebody's runs for long.
+    Busy,
+    /// It is a replica, or was made one.
+    Replica,
+    /// It could not write to its disk.
+    CannotSave,
+    /// Fewer replicas are connected than `min-replicas-to-write` wants.
+    TooFewReplicas,
+    /// The cluster that it belongs to is not whole.
+    ClusterDown,
+    /// Whatever else it says that passes.
+    Other,
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServerState::Loading => "is still reading its data",
+            ServerState::Busy => "is busy with a script",
+            ServerState::Replica => "is a replica, which takes no writes",
+            ServerState::CannotSave => "takes no writes, as it cannot save to its disk",
+            ServerState::TooFewReplicas => "takes no writes, as too few replicas are connected",
+            ServerState::ClusterDown => "belongs to a cluster that is down",
+            ServerState::Other => "cannot do it at the moment",
+        })
+    }
+}
+
+impl ServerState {
+    fn hint(self) -> &'static str {
+        match self {
+            ServerState::Loading => "wait until it is done; `redis-cli INFO persistence` tells how far it is",
+            ServerState::Busy => "wait until it is done; `redis-cli SCRIPT KILL` ends one that has written nothing",
+            ServerState::Replica => {
+                "name the master with --redis-url or REDIS_URL; `redis-cli INFO replication` tells where it is"
+            }
+            ServerState::CannotSave => {
+                "make room on the server's disk, or look at what its log says about saving; it takes writes again by itself"
+            }
+            ServerState::TooFewReplicas => "start its replicas, or look at min-replicas-to-write",
+            ServerState::ClusterDown => "look at `redis-cli CLUSTER INFO`",
+            ServerState::Other => "the log of the Redis server may say more",
+        }
+    }
+}
+
 impl QueueError {
     /// What to do next, for a `hint:` line.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            QueueError::BadUrl { url, .. } if names_a_group(url) => {
+                "imgq talks to one server: name the master itself, like redis://HOST:6379/0, or a proxy or an address that leads to \
+                 whoever is master (docs/reliability.md, under Failover)"
+                    .into()
+            }
             QueueError::BadUrl { .. } => {
                 "write it like redis://HOST:6379/0, rediss://:PASSWORD@HOST:6379/0 or unix:///path/to/redis.sock".into()
             }
@@ -146,8 +225,14 @@ impl QueueError {
                  which brings its own"
                     .into()
             }
+            QueueError::NotNow { state, .. } => state.hint().into(),
+            QueueError::Cluster { .. } => {
+                "imgq talks to one server, and follows no MOVED: use a Redis or Valkey that is no cluster, or name the node that has \
+                 the slot of imgq:{QUEUE}:ready for as long as it stays there"
+                    .into()
+            }
             QueueError::Auth { why, .. } if why.to_ascii_uppercase().contains("NOPERM") => {
-                "let the user do everything with the queue's keys: ACL SETUSER NAME ~imgq:* +@all".into()
+                format!("let the user do what imgq needs: ACL SETUSER NAME {LEAST_ACL}")
             }
             QueueError::Auth { .. } => {
                 "put the password into the URL: redis://:PASSWORD@HOST:6379/0 (or redis://USER:PASSWORD@…), \
@@ -198,8 +283,19 @@ impl QueueError {
         })
     }
 
+    /// Whether a program that is at work has to end with it: no later call will succeed.
+    pub fn is_the_end(&self) -> bool {
+        matches!(self, QueueError::Cluster { .. })
+    }
+
     /// Whether the same call may succeed later without anybody changing a setting.
     pub fn is_transient(&self) -> bool {
-        matches!(self, QueueError::Unreachable { .. })
+        matches!(self, QueueError::Unreachable { .. } | QueueError::NotNow { .. })
     }
+}
+
+/// Whether a URL names a group of servers, which other clients know: `redis+sentinel:`, `redis-cluster:` and the like.
+fn names_a_group(url: &str) -> bool {
+    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    scheme.contains("sentinel") || scheme.contains("cluster")
 }

@@ -1,13 +1,13 @@
 //! Connections to Redis: opening, checking, keeping one alive, and translating its errors into the user's words.
 //!
-//! Only this file and `queue` name the Redis client. Its own connection manager is not used: it keeps a connection on
+//! Only this crate names the Redis client. Its own connection manager is not used: it keeps a connection on
 //! which an answer timed out (a half-open one hangs until TCP gives up, a quarter of an hour), and it does not tell
 //! that it reconnected, which is when a worker has to compare its memory with Redis.
 
 use crate::scripts::{Call, Reply};
-use common::error::QueueError;
+use common::error::{QueueError, ServerState};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -64,8 +64,12 @@ impl Connector {
         let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         // A server that is still reading its data answers this command, and hardly another.
         if fact("loading") == Some("1") {
-            let why = "it is still reading its data from disk".to_owned();
-            return Err(QueueError::Unreachable { address: self.address.clone(), why });
+            let left = fact("loading_eta_seconds").map(|seconds| format!("about {seconds} s to go"));
+            return Err(QueueError::NotNow {
+                address: self.address.clone(),
+                state: ServerState::Loading,
+                why: left.unwrap_or_else(|| "LOADING".to_owned()),
+            });
         }
         // Valkey reports the Redis version that it is compatible with under the same name.
         if let Some(version) = fact("redis_version") {
@@ -90,29 +94,45 @@ impl Connector {
     }
 
     pub(crate) fn translate(&self, error: &RedisError, doing: &'static str) -> QueueError {
-        let address = self.address.clone();
-        let code = error.code().unwrap_or_default();
-        let transient_server_state = matches!(
-            error.kind(),
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading
-                    | ServerErrorKind::TryAgain
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::ReadOnly
-            )
-        ) || code == "MISCONF"
-            || code == "UNBLOCKED";
-        if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM") {
-            QueueError::Auth { address, why: error.to_string() }
-        } else if code == "OOM" {
-            QueueError::OutOfMemory { address }
-        } else if transient_server_state || breaks_connection(error) {
-            QueueError::Unreachable { address, why: error.to_string() }
-        } else {
-            QueueError::Refused { doing, why: error.to_string() }
+        let (address, why) = (self.address.clone(), error.to_string());
+        let code = code_of(error);
+        if let Some(state) = state_of(&code) {
+            return QueueError::NotNow { address, state, why };
+        }
+        match &*code {
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => QueueError::Auth { address, why },
+            "OOM" => QueueError::OutOfMemory { address },
+            "MOVED" | "ASK" | "CROSSSLOT" => QueueError::Cluster { address, why },
+            _ if error.kind() == ErrorKind::AuthenticationFailed => QueueError::Auth { address, why },
+            _ if breaks_connection(error) => QueueError::Unreachable { address, why },
+            _ => QueueError::Refused { doing, why },
         }
     }
+}
+
+/// The word that an error of Redis begins with; empty for all other errors.
+///
+/// Of several commands that were sent together the first that was refused counts. What a transaction says of itself
+/// (`EXECABORT`) is no reason: that is what one of its commands said.
+fn code_of(error: &RedisError) -> String {
+    let errors = error.clone().into_server_errors();
+    let mut codes = errors.iter().flat_map(|errors| errors.iter()).map(|(_, error)| error.code());
+    let code = codes.clone().find(|code| *code != "EXECABORT").or_else(|| codes.next());
+    code.or_else(|| error.code()).unwrap_or_default().to_owned()
+}
+
+/// What a server is at that answers with this code.
+fn state_of(code: &str) -> Option<ServerState> {
+    Some(match code {
+        "LOADING" => ServerState::Loading,
+        "BUSY" => ServerState::Busy,
+        "READONLY" | "MASTERDOWN" => ServerState::Replica,
+        "MISCONF" => ServerState::CannotSave,
+        "NOREPLICAS" => ServerState::TooFewReplicas,
+        "CLUSTERDOWN" => ServerState::ClusterDown,
+        "TRYAGAIN" | "UNBLOCKED" => ServerState::Other,
+        _ => return None,
+    })
 }
 
 /// Whether the connection that gave `error` is not to be used again. A timeout counts: the answer may still come, and

@@ -6,7 +6,7 @@
 
 use super::batches::sealed;
 use super::{OpenBatch, Queue};
-use crate::ReconnectBackoff;
+use crate::Patience;
 use crate::scripts::Reply;
 use common::error::QueueError;
 use std::time::{Duration, Instant};
@@ -90,17 +90,18 @@ impl Queue {
         at_most: Duration,
     ) -> Result<Confirmed, QueueError> {
         let started = Instant::now();
-        let mut backoff = ReconnectBackoff::default();
+        let mut patience = Patience::of(at_most);
         loop {
             let left = at_most.saturating_sub(started.elapsed());
             match self.seal_and_wait(batch, chunks, how, left).await {
-                // A new connection seals anew: that is a write again, and it notices when Redis came back without a chunk.
-                Err(error) if error.is_transient() && started.elapsed() < at_most => {
-                    tokio::time::sleep(backoff.next_wait()).await;
-                }
                 Err(QueueError::NotConfirmed { address, why, .. }) => {
                     return Err(QueueError::NotConfirmed { address, waited: at_most, why });
                 }
+                // A new connection seals anew: that is a write again, and it notices when Redis came back without a chunk.
+                Err(error) if started.elapsed() < at_most => match patience.next_wait(&error) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(error),
+                },
                 other => return other,
             }
         }

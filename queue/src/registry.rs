@@ -1,6 +1,6 @@
 //! All scripts of the queue, for those who look at them from outside: tests, and programs in other languages. No operation knows it.
 
-use crate::scripts::{Declared, Names, PartNames};
+use crate::scripts::{Declared, Kind, Names, PartNames};
 
 /// Every script: its file without the extension, and the text that Redis runs. For tests, and for `examples/scripts.rs`.
 pub fn script_sources() -> Vec<(&'static str, String)> {
@@ -14,6 +14,8 @@ pub struct ScriptNames {
     pub script: &'static str,
     /// Redis refuses it when its memory is full.
     pub is_refused_at_maxmemory: bool,
+    /// It changes nothing, and Redis sees to that.
+    pub only_reads: bool,
     /// The keys that every call has.
     pub keys: Vec<&'static str>,
     /// The index of the first key behind them, where there may be more.
@@ -31,7 +33,8 @@ pub fn script_names() -> Vec<ScriptNames> {
     let names = |listed: &Names| listed.fixed.iter().map(|(name, _)| *name).collect();
     let of_script = |script: &&Declared| ScriptNames {
         script: script.file.trim_end_matches(".lua"),
-        is_refused_at_maxmemory: !script.runs_at_maxmemory,
+        is_refused_at_maxmemory: script.kind == Kind::Adds,
+        only_reads: script.kind == Kind::Reads,
         keys: names(&script.keys),
         keys_then: script.keys.then,
         args: names(&script.args),
@@ -47,6 +50,7 @@ pub(crate) const ALL: &[&Declared] = &[
     crate::batches::OpenScript::DECLARED,
     crate::batches::SealScript::DECLARED,
     crate::batches::TouchScript::DECLARED,
+    crate::budget::NoteScript::DECLARED,
     crate::claim::ClaimScript::DECLARED,
     crate::claim::ReconcileScript::DECLARED,
     crate::claim::RunAloneScript::DECLARED,
@@ -55,8 +59,11 @@ pub(crate) const ALL: &[&Declared] = &[
     crate::dedup::ForgetScript::DECLARED,
     crate::dedup::SplitScript::DECLARED,
     crate::enqueue::EnqueueScript::DECLARED,
+    crate::pause::PauseScript::DECLARED,
     crate::purge::PurgeScript::DECLARED,
+    crate::readers::AddReaderScript::DECLARED,
     crate::settle::SettleScript::DECLARED,
+    crate::status::StatusScript::DECLARED,
     crate::workers::HeartbeatScript::DECLARED,
     crate::workers::RecoverScript::DECLARED,
     crate::workers::RegisterScript::DECLARED,

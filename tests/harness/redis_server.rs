@@ -181,9 +181,24 @@ impl Redis {
     /// # Panics
     /// For the shared server.
     pub fn start_again(&mut self) {
-        let process = self.process();
-        process.child = start(process.dir.path(), &process.options, &process.environment);
+        self.launch_again(&[]);
         self.until_it_answers();
+    }
+
+    /// The same, with further options this time, and without waiting until it answers.
+    ///
+    /// # Panics
+    /// For the shared server.
+    pub fn launch_again(&mut self, further: &[&str]) {
+        let process = self.process();
+        let options: Vec<String> =
+            process.options.iter().cloned().chain(further.iter().map(|option| (*option).to_owned())).collect();
+        process.child = start(process.dir.path(), &options, &process.environment);
+    }
+
+    /// A connection, if it takes one already.
+    pub fn try_connect(&self) -> Option<redis::Connection> {
+        redis::Client::open(self.url.as_str()).ok()?.get_connection_with_timeout(Duration::from_secs(5)).ok()
     }
 
     /// A copy of the data of a private server as they are now, to go back to with [`Redis::restore`].

@@ -73,7 +73,12 @@ fn a_redis_that_is_too_old() {
     both_programs(&queue, &url, 1, &["6.2.14", "7.0"]);
 }
 
-fn answer_like_redis_6(mut stream: std::net::TcpStream) {
+fn answer_like_redis_6(stream: std::net::TcpStream) {
+    answer(stream, "6.2.14", "+OK\r\n");
+}
+
+/// Answers as a server of this version to whoever asks for that, and with `otherwise` to all else but greetings.
+fn answer(mut stream: std::net::TcpStream, version: &str, otherwise: &str) {
     use std::io::{Read, Write};
     let mut buffer = [0; 4096];
     while let Ok(n) = stream.read(&mut buffer) {
@@ -84,16 +89,40 @@ fn answer_like_redis_6(mut stream: std::net::TcpStream) {
         // Commands arrive pipelined; each array opens with its length.
         for command in request.split("\r\n*").filter(|command| !command.is_empty()) {
             let answer = if command.contains("INFO\r\n") && !command.contains("SETINFO") {
-                let info = "redis_version:6.2.14\r\nmaxmemory_policy:noeviction\r\n";
+                let info = format!("redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n");
                 format!("${}\r\n{info}\r\n", info.len())
-            } else {
+            } else if command.contains("SETINFO") || command.contains("SELECT") {
                 "+OK\r\n".to_owned()
+            } else {
+                otherwise.to_owned()
             };
             if stream.write_all(answer.as_bytes()).is_err() {
                 return;
             }
         }
     }
+}
+
+#[test]
+fn a_group_of_servers_is_not_supported_and_said_to_be() {
+    let queue = RawQueue::shared();
+    for url in ["redis+sentinel://127.0.0.1:26379/mymaster", "redis-sentinel://h:26379", "redis+cluster://h:7000"] {
+        both_programs(&queue, url, 1, &["is not a Redis URL", url, "one server", "name the master"]);
+    }
+}
+
+#[test]
+fn a_queue_that_another_node_of_a_cluster_has() {
+    // A stand-in says what a node says whose slot has moved.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/0", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(8).flatten() {
+            std::thread::spawn(move || answer(stream, "7.2.0", "-MOVED 866 127.0.0.1:7001\r\n"));
+        }
+    });
+    let queue = RawQueue::shared();
+    both_programs(&queue, &url, 1, &["one of a cluster", "Moved: 866", "follows no MOVED"]);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod purge;
 mod readers;
 mod redirected;
 mod redis_away;
+mod redis_states;
 mod redis_tls;
 mod replicas;
 mod running;

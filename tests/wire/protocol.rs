@@ -555,6 +555,7 @@ fn every_script_is_documented_with_the_names_of_its_keys_and_arguments() {
         assert!(root().join(path).is_file(), "{path} is not there");
         let is_said = section.contains("Redis refuses it when its memory is full.");
         assert_eq!(is_said, script.is_refused_at_maxmemory, "{} at maxmemory", script.script);
+        assert_eq!(section.contains("It only reads."), script.only_reads, "what {} does", script.script);
     }
 
     // The comparison notices each name that is missing, another one, or at another place.

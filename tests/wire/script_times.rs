@@ -236,6 +236,38 @@ const CASES: &[Case] = &[
             stage.bench.runtime.block_on(stage.bench.queue.heartbeat(&stage.bench.worker, &facts)).unwrap();
         },
     ),
+    (
+        "status",
+        |stage| {
+            let facts = [("hosts", stage.text.clone())];
+            stage.bench.runtime.block_on(stage.bench.queue.register(&WorkerName::fresh(), &facts)).unwrap();
+        },
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.status()).unwrap();
+        },
+    ),
+    (
+        "pause",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.set_paused(true)).unwrap();
+        },
+    ),
+    (
+        "add_reader",
+        |_| (),
+        |stage| {
+            stage.bench.runtime.block_on(stage.bench.queue.add_reader("export")).unwrap();
+        },
+    ),
+    (
+        "note_budget",
+        |_| (),
+        |stage| {
+            let numbers = [(stage.text.clone(), 1)];
+            stage.bench.runtime.block_on(stage.bench.queue.note_budget("imgur", "test", &numbers)).unwrap();
+        },
+    ),
     ("run_alone", Stage::in_flight, |stage| {
         let field = &stage.claimed[0].field;
         assert!(stage.bench.runtime.block_on(stage.bench.queue.run_alone(&stage.bench.worker, field)).unwrap());

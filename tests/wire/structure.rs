@@ -70,6 +70,15 @@ fn only_the_queue_names_the_redis_client() {
     only_in("redis", &["queue/src/"]);
 }
 
+/// A transaction is refused when the memory of Redis is full, though it may only read; and what went wrong within is told as another
+/// error. A script is neither.
+#[test]
+fn no_transaction_is_sent() {
+    for (name, code) in sources("queue/src") {
+        assert!(!without_tests(&code).contains(".atomic()") && !code.contains("\"MULTI\""), "{name}");
+    }
+}
+
 #[test]
 fn only_the_fetchers_name_an_http_client() {
     only_in("reqwest", &["sources/src/"]);

@@ -17,7 +17,7 @@ use crate::metrics::{HealthCheck, Metrics};
 use crate::processor::Processor;
 use crate::queue_calls::{OverRedis, QueueCalls};
 use crate::settler::{Outgoing, Settler};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, Stage};
 use crate::storage_watch;
 use crate::vitals::Vitals;
 use anyhow::Context;
@@ -25,13 +25,15 @@ use common::error::QueueError;
 use content::Content;
 use content::Placeholders;
 use program::listen::ListenAddress;
-use queue::{HostNews, Queue, WorkerName};
+use queue::{HostNews, Patience, Queue, WorkerName};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Storage;
 use tokio::sync::{mpsc, watch};
 
+/// How long a worker that is started waits for a Redis where nobody answers.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last settlements may take when Redis does not answer; later they would meet the end of the lease.
 const FLUSH_MAX: Duration = Duration::from_secs(4);
 
@@ -86,7 +88,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         ),
     })?;
     let listener = config.metrics.as_ref().map(listen_for_metrics).transpose()?;
-    let queue = Arc::new(Queue::open(&config.redis_url, &config.queue).await?);
+    let queue = Arc::new(open_queue(&config, &shutdown).await?);
     let metrics = Arc::new(Metrics::new(config.concurrency));
     let fetcher = Fetcher::new(&config, Arc::clone(&content), Arc::clone(&metrics))
         .map_err(|error| Unusable { what: format!("cannot make requests: {error}"), hint: error.hint().to_owned() })?;
@@ -110,6 +112,26 @@ async fn run(config: Config) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     duties.alongside("supervisor", sessions).await?
+}
+
+/// Opens the queue. A Redis that is being started with the worker is waited for, with a word.
+async fn open_queue(config: &Config, shutdown: &Shutdown) -> Result<Queue, QueueError> {
+    let (mut until_there, mut until_ready) = (Patience::of(START_PATIENCE), Patience::endless());
+    loop {
+        let error = match Queue::open(&config.redis_url, &config.queue).await {
+            Ok(queue) => return Ok(queue),
+            Err(error) => error,
+        };
+        // A server that reads its data will be ready. Where none answers, the address may be wrong.
+        let is_there = matches!(error, QueueError::NotNow { .. });
+        let patience = if is_there { &mut until_ready } else { &mut until_there };
+        let wait = patience.next_wait(&error).filter(|_| shutdown.stage() == Stage::Running);
+        let Some(wait) = wait else { return Err(error) };
+        if let Some(word) = patience.word(&error) {
+            tracing::warn!("{word}{}", if is_there { "" } else { ", for ten seconds" });
+        }
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// What objects have to be like, with the user's table of placeholders.
@@ -218,9 +240,11 @@ async fn session(process: &Process) -> anyhow::Result<End> {
         reaped,
     });
     let end = duties.alongside("dispatcher", dispatcher.run()).await?;
-    match end {
+    match &end {
         // Everything is elsewhere: what is still running here is dropped, and nothing more is written.
         End::Reaped => metrics.set_registered(false),
+        // Its lease ends by itself, wherever that is now.
+        End::Lost(error) => return Err(error.clone().into()),
         End::Stopping => {
             let deadline = Instant::now() + config.grace;
             let sign_off = async || queue.unregister(&worker).await.is_ok_and(|has_left| has_left);
@@ -260,7 +284,7 @@ async fn register(queue: &Queue, worker: &WorkerName, config: &Config, shutdown:
     loop {
         match queue.register(worker, &facts).await {
             Ok(()) => return Ok(()),
-            Err(error) if error.is_transient() && shutdown.stage() == crate::shutdown::Stage::Running => {
+            Err(error) if error.is_transient() && shutdown.stage() == Stage::Running => {
                 tracing::warn!("cannot register: {error}");
                 tokio::time::sleep(backoff.next_wait()).await;
             }

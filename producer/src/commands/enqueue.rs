@@ -9,8 +9,7 @@ use common::error::QueueError;
 use common::job::{BatchId, Wanted};
 use common::text::{count, duration};
 use program::settings::QueueArgs;
-use queue::ReconnectBackoff;
-use queue::{CHUNK_LINKS_MAX, Chunk, Durability, OpenBatch, Pushed, Queue, command_digest};
+use queue::{CHUNK_LINKS_MAX, Chunk, Durability, OpenBatch, Patience, Pushed, Queue, command_digest};
 use serde::Serialize;
 use sources::{ColumnNames, Found, ImgurSites, ListOptions, Source, SourceError, SourceOptions, Sources, sites_from};
 use std::collections::VecDeque;
@@ -72,7 +71,7 @@ enum CutShort {
 
 pub(super) async fn enqueue(queue_args: &QueueArgs, args: EnqueueArgs) -> Result<Ended, CommandError> {
     let sources = open_sources(&args.source)?;
-    let queue = super::open(queue_args).await?;
+    let queue = super::open_patiently(queue_args, Patience::of(REDIS_PATIENCE)).await?;
     let started = Instant::now();
     // Asked before anything is enqueued: a server that cannot confirm is no reason to enqueue first and fail then.
     let durability = if args.durable { Some(queue.durability().await?) } else { None };
@@ -324,14 +323,14 @@ fn repeatable_command(args: &SourceArgs) -> Option<String> {
 
 /// Seals the batch, tried again while Redis does not answer: an unsealed one never finishes. Repeating it is harmless.
 async fn seal_patiently(queue: &Queue, batch: &OpenBatch, chunks: u64) -> Result<(), QueueError> {
-    let started = Instant::now();
-    let mut backoff = ReconnectBackoff::default();
+    let mut patience = Patience::of(REDIS_PATIENCE);
     loop {
         match queue.seal_batch(batch, chunks).await {
-            Err(error) if error.is_transient() && started.elapsed() < REDIS_PATIENCE => {
-                tokio::time::sleep(backoff.next_wait()).await;
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let Some(wait) = patience.next_wait(&error) else { return Err(error) };
+                tokio::time::sleep(wait).await;
             }
-            other => return other,
         }
     }
 }
@@ -529,14 +528,24 @@ impl<'a> Pusher<'a> {
         let Some(most) = self.max_ready else { return Ok(()) };
         let fits = |ready: u64, pending: usize| ready + pending as u64 <= most;
         let waiting_since = Instant::now();
+        let mut patience = Patience::of(REDIS_PATIENCE);
         let mut touched = Instant::now();
         let mut said = false;
         while !fits(self.ready, self.pending.len()) {
             tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await;
             match self.queue.ready_len().await {
-                Ok(ready) => self.ready = ready,
-                Err(error) if error.is_transient() && waiting_since.elapsed() < REDIS_PATIENCE => continue,
-                Err(error) => return Err(error),
+                Ok(ready) => {
+                    self.ready = ready;
+                    patience.answered();
+                }
+                Err(error) => {
+                    let Some(wait) = patience.next_wait(&error) else { return Err(error) };
+                    if let Some(word) = patience.word(&error) {
+                        tracing::warn!("{word}");
+                    }
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
             }
             if touched.elapsed() >= FLUSH_EVERY {
                 touched = Instant::now();

@@ -23,7 +23,7 @@ use common::error::QueueError;
 use common::text::harmless_lines;
 use program::settings::QueueArgs;
 use program::telemetry::LogFormat;
-use queue::Queue;
+use queue::{Patience, Queue};
 use sources::SourceError;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -149,8 +149,14 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
         Command::Forget(args) => forget::forget(&queue, *args).await,
         Command::ImgurCredits(args) => imgur_credits::imgur_credits(&queue, &args).await,
         Command::Run(args) => run::run(&queue, *args).await,
-        Command::Wait(args) => wait::wait(&open(&queue).await?, args).await,
+        Command::Wait(args) => wait::wait(&open_patiently(&queue, Patience::endless()).await?, args).await,
+        Command::Status(args) if args.watch => {
+            status::status(&open_patiently(&queue, Patience::endless()).await?, &args).await
+        }
         Command::Status(args) => status::status(&open(&queue).await?, &args).await,
+        Command::Results(args) if args.follow => {
+            results::results(&open_patiently(&queue, Patience::endless()).await?, args).await
+        }
         Command::Results(args) => results::results(&open(&queue).await?, args).await,
         Command::Dead(args) => dead::dead(&open(&queue).await?, args.action).await,
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
@@ -165,6 +171,27 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
 
 async fn open(args: &QueueArgs) -> Result<Queue, CommandError> {
     Ok(Queue::open(args.redis_url(), &args.queue).await?)
+}
+
+/// For those who wait or follow: a server that is there and still reads its data is waited for, with a word. Where none answers,
+/// the address may be wrong.
+async fn open_patiently(args: &QueueArgs, mut patience: Patience) -> Result<Queue, CommandError> {
+    loop {
+        match Queue::open(args.redis_url(), &args.queue).await {
+            Err(error @ QueueError::NotNow { .. }) => wait_out(&mut patience, error).await?,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Waits a moment after an error that passes, with a word about it on standard error. The error itself when it does not.
+async fn wait_out(patience: &mut Patience, error: QueueError) -> Result<(), QueueError> {
+    let Some(wait) = patience.next_wait(&error) else { return Err(error) };
+    if let Some(word) = patience.word(&error) {
+        eprintln!("{word}");
+    }
+    tokio::time::sleep(wait).await;
+    Ok(())
 }
 
 /// Prints a line to standard output; colours in it only where they are wanted.

@@ -7,8 +7,7 @@ use crate::view::progress::Progress;
 use crate::view::summary;
 use common::error::QueueError;
 use common::job::BatchId;
-use queue::ReconnectBackoff;
-use queue::{BatchState, ENQUEUER_GONE_MS, Queue};
+use queue::{BatchState, ENQUEUER_GONE_MS, Patience, Queue};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,13 @@ const NOBODY_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) async fn wait(queue: &Queue, args: WaitArgs) -> Result<Ended, CommandError> {
     if args.batches.is_empty() {
-        let batches = unfinished(queue).await?;
+        let mut patience = Patience::endless();
+        let batches = loop {
+            match unfinished(queue).await {
+                Err(CommandError::Queue(error)) => super::wait_out(&mut patience, error).await?,
+                other => break other?,
+            }
+        };
         wait_for_all(queue, batches, args.timeout, args.json, false).await
     } else {
         wait_for(queue, &args.batches, args.timeout, args.json).await
@@ -105,7 +110,7 @@ impl<'a> Waiter<'a> {
 
     async fn run(mut self, json: bool) -> Result<Ended, CommandError> {
         let mut progress = Progress::start();
-        let mut backoff = ReconnectBackoff::default();
+        let mut patience = Patience::endless();
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         let (states, is_late) = loop {
             let pause = match self.look(&mut progress).await {
@@ -114,16 +119,18 @@ impl<'a> Waiter<'a> {
                     break (states, true);
                 }
                 Ok(_) => {
-                    backoff.reset();
+                    patience.answered();
                     LOOK_EVERY
                 }
-                Err(CommandError::Queue(error)) if error.is_transient() && self.patience_left() => {
-                    progress.say(&format!("{error}; trying again"));
-                    backoff.next_wait()
-                }
                 Err(error) => {
-                    progress.finish();
-                    return Err(error);
+                    let Some((word, wait)) = self.wait_after(&mut patience, &error) else {
+                        progress.finish();
+                        return Err(error);
+                    };
+                    if let Some(word) = word {
+                        progress.say(&word);
+                    }
+                    wait
                 }
             };
             tokio::select! {
@@ -175,8 +182,14 @@ impl<'a> Waiter<'a> {
     }
 
     /// Without `--timeout` a Redis that went away is waited for; the deadline ends that as well.
-    fn patience_left(&self) -> bool {
-        self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    fn wait_after(&self, patience: &mut Patience, error: &CommandError) -> Option<(Option<String>, Duration)> {
+        match error {
+            CommandError::Queue(error) if self.deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                let wait = patience.next_wait(error)?;
+                Some((patience.word(error), wait))
+            }
+            _ => None,
+        }
     }
 
     /// Reads the state and shows it; tells whether all is done.

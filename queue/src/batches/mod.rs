@@ -300,7 +300,7 @@ impl Queue {
     /// [`QueueError::NoSuchBatch`], or as every call.
     pub async fn batch(&self, batch: BatchId) -> Result<(BatchState, u64), QueueError> {
         let mut pipe = redis::pipe();
-        pipe.atomic().hgetall(self.keys.batch(batch)).cmd("TIME");
+        pipe.hgetall(self.keys.batch(batch)).cmd("TIME");
         let mut reply = self.channel.replies("read a batch", &pipe).await?;
         let (fields, now_ms) = (reply.fields("the batch")?, reply.time_ms()?);
         if fields.is_empty() {

@@ -3,12 +3,12 @@
 
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::{OpenBatch, Queue};
-use crate::ReconnectBackoff;
+use crate::Patience;
 use crate::scripts::{COUNTERS, Call, TIME, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{BatchId, Job, JobId, Wanted};
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 script! {
     EnqueueScript<'a> from "enqueue.lua", refused at maxmemory;
@@ -206,15 +206,17 @@ impl Queue {
         chunk: &Chunk,
         patience: Duration,
     ) -> Result<Pushed, QueueError> {
-        let started = Instant::now();
-        let mut backoff = ReconnectBackoff::default();
+        let mut patience = Patience::of(patience);
         loop {
             match self.push(batch, chunk).await {
-                Err(error) if error.is_transient() && started.elapsed() < patience => {
-                    tracing::warn!("{error}; trying again");
-                    tokio::time::sleep(backoff.next_wait()).await;
+                Ok(pushed) => return Ok(pushed),
+                Err(error) => {
+                    let Some(wait) = patience.next_wait(&error) else { return Err(error) };
+                    if let Some(word) = patience.word(&error) {
+                        tracing::warn!("{word}");
+                    }
+                    tokio::time::sleep(wait).await;
                 }
-                other => return other,
             }
         }
     }

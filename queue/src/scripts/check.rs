@@ -214,11 +214,11 @@ fn what_rust_declares_is_what_lua_uses() {
 /// The check itself: a name that differs on either side, an index, a piece too many or too few.
 #[test]
 fn a_script_whose_sides_differ_is_complained_of() {
-    use super::{InLua, Names, TIME, TYPES};
+    use super::{InLua, Kind, Names, TIME, TYPES};
     const SOUND: Declared = Declared {
         file: "sound.lua",
         body: "local t = {lease_ms = lease_ms}\nfor k = jobs_from, #KEYS do redis.call('DEL', KEYS[k], t.any, now_ms()) end\n",
-        runs_at_maxmemory: true,
+        kind: Kind::Moves,
         pieces: &[TIME],
         keys: Names { fixed: &[], then: Some("jobs_from") },
         args: Names { fixed: &[("lease_ms", InLua::Number)], then: None },

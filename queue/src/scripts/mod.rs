@@ -66,13 +66,47 @@ pub(crate) struct Declared {
     /// The file of its body.
     pub(crate) file: &'static str,
     pub(crate) body: &'static str,
-    /// All but those that enqueue free memory or move what is there: a queue that cannot be drained would stay full for ever.
-    pub(crate) runs_at_maxmemory: bool,
+    pub(crate) kind: Kind,
     pub(crate) pieces: &'static [Piece],
     pub(crate) keys: Names,
     pub(crate) args: Names,
     pub(crate) parts: &'static [PartNames],
 }
+
+/// What a script does to the memory of Redis, which decides whether it runs when that is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Frees it, or moves what is there: it always runs, or a queue that is full would stay so for ever.
+    Moves,
+    /// Adds to the queue: it is refused.
+    Adds,
+    /// Changes nothing, which Redis sees to: it always runs, and on a replica as well.
+    Reads,
+}
+
+impl Kind {
+    fn first_line(self) -> &'static str {
+        match self {
+            Kind::Moves => "#!lua flags=allow-oom\n",
+            Kind::Adds => "#!lua\n",
+            Kind::Reads => "#!lua flags=no-writes\n",
+        }
+    }
+}
+
+/// The kind by the words of a declaration.
+macro_rules! script_kind {
+    () => {
+        crate::scripts::Kind::Moves
+    };
+    (refused at maxmemory) => {
+        crate::scripts::Kind::Adds
+    };
+    (only reads) => {
+        crate::scripts::Kind::Reads
+    };
+}
+pub(crate) use script_kind;
 
 /// What a script has always, and the name of the index where what varies in number begins.
 #[derive(Debug)]
@@ -146,7 +180,7 @@ impl Declared {
 
     /// All of it, as it is sent to Redis.
     pub(crate) fn source(&self) -> String {
-        let mut source = if self.runs_at_maxmemory { "#!lua flags=allow-oom\n" } else { "#!lua\n" }.to_owned();
+        let mut source = self.kind.first_line().to_owned();
         source.push_str(&self.header());
         for piece in self.pieces {
             // For whoever looks at a script in Redis.
@@ -182,7 +216,8 @@ impl Declared {
 ///
 /// ```text
 /// script! {
-///     Forget from "dedup_forget.lua";          with `refused at maxmemory` behind it where it adds to the queue
+///     Forget from "dedup_forget.lua";          with `refused at maxmemory` behind it where it adds to the queue,
+///                                              or `only reads`
 ///     with [TYPES, GROWTH];                    pieces, in their order
 ///     keys [growth_key];                       in Rust a field `growth_key: String`, in Lua a local
 ///     args [level: u32, split: u64], then links_from;     and `links_from`, the index of the first argument that is not listed;
@@ -193,7 +228,7 @@ impl Declared {
 macro_rules! script {
     (
         $(#[$doc:meta])*
-        $name:ident $(<$life:lifetime>)? from $file:literal $(, refused at $maxmemory:ident)?;
+        $name:ident $(<$life:lifetime>)? from $file:literal $(, $($kind:ident)+)?;
         with [$($piece:expr),* $(,)?];
         keys [$($key:ident),* $(,)?] $(, then $keys_from:ident)?;
         args [$($arg:ident: $type:ty),* $(,)?] $(, then $args_from:ident)?;
@@ -209,7 +244,7 @@ macro_rules! script {
             pub(crate) const DECLARED: &'static crate::scripts::Declared = &crate::scripts::Declared {
                 file: $file,
                 body: include_str!($file),
-                runs_at_maxmemory: true $(&& stringify!($maxmemory).is_empty())?,
+                kind: crate::scripts::script_kind!($($($kind)+)?),
                 pieces: &[$($piece),*],
                 keys: crate::scripts::Names {
                     fixed: &[$((stringify!($key), crate::scripts::InLua::Text)),*],

@@ -32,7 +32,7 @@ impl Dispatcher {
                 self.metrics.claim(&claim, took);
                 match claim {
                     Ok(claim) => return self.claimed(claim, context),
-                    Err(error) => self.failed(&error),
+                    Err(error) => return self.failed(error),
                 }
             }
             Answer::Comparison(answer) => {
@@ -40,7 +40,7 @@ impl Dispatcher {
                 match answer {
                     Ok(Reconciled::Holds(jobs)) => self.compared(jobs),
                     Ok(Reconciled::Reaped) => return Some(End::Reaped),
-                    Err(error) => self.failed(&error),
+                    Err(error) => return self.failed(error),
                 }
             }
             Answer::Mark(Ok(is_ours)) => self.marked(is_ours),
@@ -52,11 +52,15 @@ impl Dispatcher {
         None
     }
 
-    fn failed(&mut self, error: &QueueError) {
+    fn failed(&mut self, error: QueueError) -> Option<End> {
+        if error.is_the_end() {
+            return Some(End::Lost(error));
+        }
         tracing::warn!("cannot claim: {error}");
         // The claim may have run all the same.
         self.compare_at = now();
         self.rest = Rest::Pause { until: now() + self.backoff.next_wait() };
+        None
     }
 
     fn claimed(&mut self, claim: Claim, asked: ClaimContext) -> Option<End> {

@@ -54,12 +54,14 @@ const EMPTY_WAIT_MAX: Duration = Duration::from_secs(2);
 const COMPARE_EVERY: Duration = Duration::from_secs(6);
 
 /// Why dispatching ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// The process is stopping.
     Stopping,
     /// The worker was taken for dead; everything it held is elsewhere.
     Reaped,
+    /// The queue is not to be had from this server any more.
+    Lost(QueueError),
 }
 
 /// How much may be done at once, and how often.

@@ -8,8 +8,10 @@ use common::error::QueueError;
 use common::report::ResultRow;
 use common::text::harmless;
 use output::Output;
-use queue::Queue;
+use queue::{Patience, Queue};
+use std::io;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Results read from Redis in one go.
 const PAGE: usize = 1000;
@@ -35,36 +37,81 @@ pub(super) async fn results(queue: &Queue, args: ResultsArgs) -> Result<Ended, C
     if let Some(name) = &args.reader {
         queue.add_reader(name).await?;
     }
-    let after = match args.since {
+    let begin = match args.since {
         Some(since) => Some(since.entry_before(queue).await?),
         None => None,
     };
-    let cannot_write = |error| match &args.output {
-        Some(path) => CommandError::system(format!("cannot write to {}", path.display()))(error),
-        None => CommandError::system("cannot write the results")(error),
-    };
     // What a reader took may be gone from Redis: its file grows, and is never begun anew.
-    let mut output = Output::open(args.format, args.output.as_deref(), args.reader.is_some()).map_err(cannot_write)?;
-    let mut pages = Pages { reader: args.reader.as_deref(), after, only_new: false };
+    let opened = Output::open(args.format, args.output.as_deref(), args.reader.is_some());
+    let mut output = opened.map_err(|error| cannot_write(&args, error))?;
+    let mut pages = Pages::new(args.reader.as_deref(), begin);
+    if args.follow {
+        follow(queue, &args, &mut pages, &mut output).await?;
+    } else {
+        while !pass_on(queue, &args, &mut pages, &mut output).await? {}
+    }
+    output.finish().map_err(|error| cannot_write(&args, error))?;
+    Ok(Ended::Done)
+}
+
+/// Passes on what comes, until somebody stops it. A Redis that goes away is waited for.
+async fn follow(
+    queue: &Queue,
+    args: &ResultsArgs,
+    pages: &mut Pages<'_>,
+    output: &mut Output,
+) -> Result<(), CommandError> {
+    let listen = |kind| signal(kind).map_err(CommandError::system("cannot listen for signals"));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut patience = Patience::endless();
     loop {
-        let page = pages.next(queue).await?;
-        for row in page.iter().filter(|row| is_wanted(row, &args)) {
-            output.write(row).map_err(cannot_write)?;
-        }
-        output.flush().map_err(cannot_write)?;
-        // Only now: whoever is killed before this is given them again.
-        if pages.done_with(queue, page).await? {
-            if !args.follow {
-                break;
+        let pause = match pass_on(queue, args, pages, output).await {
+            Ok(is_last) => {
+                if patience.answered() {
+                    eprintln!("Redis answers again");
+                }
+                if is_last { FOLLOW_EVERY } else { Duration::ZERO }
             }
-            tokio::select! {
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                _ = tokio::signal::ctrl_c() => break,
+            Err(CommandError::Queue(error)) => {
+                let Some(wait) = patience.next_wait(&error) else { return Err(error.into()) };
+                if let Some(word) = patience.word(&error) {
+                    eprintln!("{word}");
+                }
+                pages.lost();
+                wait
             }
+            Err(error) => return Err(error),
+        };
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
         }
     }
-    output.finish().map_err(cannot_write)?;
-    Ok(Ended::Done)
+}
+
+/// Passes a page on; whether there is nothing more at the moment.
+async fn pass_on(
+    queue: &Queue,
+    args: &ResultsArgs,
+    pages: &mut Pages<'_>,
+    output: &mut Output,
+) -> Result<bool, CommandError> {
+    let page = pages.next(queue).await?;
+    for row in page.iter().filter(|row| is_wanted(row, args)) {
+        output.write(row).map_err(|error| cannot_write(args, error))?;
+    }
+    output.flush().map_err(|error| cannot_write(args, error))?;
+    // Only now: whoever is killed before this is given them again.
+    Ok(pages.done_with(queue, page).await?)
+}
+
+fn cannot_write(args: &ResultsArgs, error: io::Error) -> CommandError {
+    match &args.output {
+        Some(path) => CommandError::system(format!("cannot write to {}", path.display()))(error),
+        None => CommandError::system("cannot write the results")(error),
+    }
 }
 
 impl Since {
@@ -78,38 +125,68 @@ impl Since {
 /// The results page by page: all of them, or those that a reader has not taken.
 struct Pages<'a> {
     reader: Option<&'a str>,
+    /// Whether Redis knows the reader.
+    is_entered: bool,
+    /// The entry behind which reading by entry begins.
+    begin: Option<String>,
     /// The last entry that was read, while reading by entry: all results, or what a reader was given before a crash.
     after: Option<String>,
     /// Whether what a reader was given before a crash is through.
     only_new: bool,
+    /// Entries that were passed on, and of which Redis does not know yet that the reader took them.
+    passed_on: Vec<String>,
 }
 
-impl Pages<'_> {
-    async fn next(&self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {
-        match self.reader {
-            None => queue.results(self.after.as_deref(), PAGE).await,
-            Some(reader) => {
-                let again = (!self.only_new).then(|| self.after.as_deref().unwrap_or("0"));
-                queue.read_as(reader, again, PAGE).await
-            }
+impl<'a> Pages<'a> {
+    fn new(reader: Option<&'a str>, begin: Option<String>) -> Pages<'a> {
+        Pages { reader, is_entered: true, after: begin.clone(), begin, only_new: false, passed_on: Vec::new() }
+    }
+
+    async fn next(&mut self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {
+        let Some(reader) = self.reader else { return queue.results(self.after.as_deref(), PAGE).await };
+        if !self.is_entered {
+            queue.add_reader(reader).await?;
+            self.is_entered = true;
         }
+        self.take(queue).await?;
+        let again = (!self.only_new).then(|| self.after.as_deref().unwrap_or("0"));
+        queue.read_as(reader, again, PAGE).await
     }
 
     /// Takes a page that was passed on; tells whether there is nothing more at the moment.
     async fn done_with(&mut self, queue: &Queue, page: Vec<ResultRow>) -> Result<bool, QueueError> {
         let is_last = page.len() < PAGE;
-        if let (Some(reader), false) = (self.reader, page.is_empty()) {
-            let entries: Vec<&str> = page.iter().map(|row| row.entry.as_str()).collect();
-            queue.taken(reader, &entries).await?;
+        if self.reader.is_some() {
+            self.passed_on.extend(page.iter().map(|row| row.entry.clone()));
         }
         if let Some(row) = page.into_iter().next_back() {
             self.after = Some(row.entry);
         }
+        self.take(queue).await?;
         if self.reader.is_some() && is_last && !self.only_new {
             self.only_new = true;
             return Ok(false);
         }
         Ok(is_last)
+    }
+
+    /// Tells Redis what the reader took. Once more is once.
+    async fn take(&mut self, queue: &Queue) -> Result<(), QueueError> {
+        if let (Some(reader), false) = (self.reader, self.passed_on.is_empty()) {
+            let entries: Vec<&str> = self.passed_on.iter().map(String::as_str).collect();
+            queue.taken(reader, &entries).await?;
+            self.passed_on.clear();
+        }
+        Ok(())
+    }
+
+    /// After an answer that did not come: a reader may have been given entries in it, and is given those again that it has not taken.
+    /// And Redis may have come back from before the reader was there.
+    fn lost(&mut self) {
+        if self.reader.is_some() {
+            (self.is_entered, self.only_new) = (false, false);
+            self.after.clone_from(&self.begin);
+        }
     }
 }
 

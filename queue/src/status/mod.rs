@@ -2,15 +2,37 @@
 
 use super::Queue;
 use super::batches::BatchState;
+use crate::scripts::{Call, Reply, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{BatchId, Job};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+script! {
+    // No transaction: Redis refuses even one that only reads when its memory is full.
+    StatusScript from "status.lua", only reads;
+    with [TYPES];
+    keys [ready_key, delayed_key, dead_key, results_key, stats_key, meta_key, workers_key], then parts_from;
+    args [batches_asked: usize];
+    parts [OfBatch, OfWorker]
+}
+
+part! {
+    OfBatch as PROGRESS {
+        keys [batch_key]
+    }
+}
+
+part! {
+    OfWorker as WORKER {
+        keys [inflight_key, worker_key]
+    }
+}
+
 /// How many of the newest batches are looked through for the one whose jobs wait longest: 0.2 ms for Redis, measured.
 const LOOK_THROUGH: usize = 200;
-/// What has to be known of a batch for that.
+/// What has to be known of a batch for that, in the order in which `status.lua` tells it.
 const PROGRESS: [&str; 6] = ["started", "enqueued", "stored", "rejected", "failed", "purged"];
 /// Nobody waits for longer than three years, and what is longer is of no use to anybody.
 const TIME_LEFT_MAX_SECONDS: f64 = 1e8;
@@ -28,9 +50,9 @@ pub struct WorkerState {
     pub version: String,
     /// Jobs it holds.
     pub in_flight: u64,
-    /// Results a second, over its last few seconds.
+    /// Attempts that ended a second, over its last few seconds.
     pub rate: f64,
-    /// Results since it started.
+    /// Attempts that ended since it started.
     pub done: u64,
     /// When it started (ms since 1970, Redis clock).
     pub started: u64,
@@ -99,7 +121,7 @@ impl WorkerHost {
 
 /// The queue at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names are those of `status --json`, described in the contract")]
+#[allow(missing_docs, reason = "the names are those of `status --json`")]
 pub struct Status {
     pub queue: String,
     pub ready: u64,
@@ -201,8 +223,8 @@ impl Queue {
         self.channel.replies("ask for the time", &pipe).await?.time_ms()
     }
 
-    /// Reads everything in one transaction, so that no job is counted twice or missed between two reads. Two round
-    /// trips, and two more each time a worker came or went in between.
+    /// Reads everything at one instant, so that no job is counted twice or missed between two reads. Two round trips, and one more
+    /// each time a worker came or went in between.
     ///
     /// # Errors
     /// As every call.
@@ -219,23 +241,7 @@ impl Queue {
         let newest = reply.texts("the newest batches")?;
         let batches = batches_that_may_wait(first_ready.into_iter().chain(first_delayed), &newest);
         loop {
-            let mut pipe = redis::pipe();
-            pipe.atomic()
-                .llen(self.keys.ready())
-                .zcard(self.keys.delayed())
-                .xlen(self.keys.dead())
-                .xlen(self.keys.results())
-                .hgetall(self.keys.stats())
-                .hgetall(self.keys.meta())
-                .zrange(self.keys.workers(), 0, -1)
-                .cmd("TIME");
-            for batch in &batches {
-                pipe.cmd("HMGET").arg(self.keys.batch(*batch)).arg(&PROGRESS);
-            }
-            for name in &names {
-                pipe.hlen(self.keys.inflight(name)).hgetall(self.keys.worker(name));
-            }
-            let mut reply = self.channel.replies("read the status", &pipe).await?;
+            let mut reply = self.channel.run("read the status", &self.status_call(&batches, &names)).await?;
             let (ready, delayed) = (reply.count("jobs that are ready")?, reply.count("jobs that are delayed")?);
             let (dead, results) = (reply.count("dead jobs")?, reply.count("results")?);
             let stats = reply.fields("counters")?;
@@ -246,24 +252,16 @@ impl Queue {
                 names = names_now;
                 continue;
             }
-            let mut waiting = Vec::with_capacity(batches.len());
-            for batch in &batches {
-                let mut progress = reply.list("the progress of a batch")?;
-                let mut fields = Vec::with_capacity(PROGRESS.len());
-                for name in PROGRESS {
-                    if let Some(value) = progress.text_or_nil("a counter of a batch")? {
-                        fields.push((name.to_owned(), value));
-                    }
-                }
-                waiting.push(BatchState::from_fields(batch.to_string(), fields));
-            }
+            let waiting = progress_of(&batches, reply.list("batches")?)?;
             let waits: u64 = ready + delayed;
             let oldest_started = earliest_with_jobs_left(waiting.into_iter()).filter(|_| waits > 0);
             let mut workers = Vec::with_capacity(names.len());
+            let mut of_workers = reply.list("workers")?;
             for name in &names {
-                let in_flight = reply.count("jobs that a worker holds")?;
-                workers.push(WorkerState::read(name, in_flight, &reply.fields("facts of a worker")?, now_ms));
+                let in_flight = of_workers.count("jobs that a worker holds")?;
+                workers.push(WorkerState::read(name, in_flight, &of_workers.fields("facts of a worker")?, now_ms));
             }
+            of_workers.end()?;
             reply.end()?;
             // A counter that nobody made anything of yet is not there; one that somebody made a text of starts anew.
             let counter = |name: &str| stats.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -289,6 +287,45 @@ impl Queue {
             });
         }
     }
+
+    fn status_call(&self, batches: &BTreeSet<BatchId>, workers: &[String]) -> Call {
+        let mut call = StatusScript {
+            ready_key: self.keys.ready(),
+            delayed_key: self.keys.delayed(),
+            dead_key: self.keys.dead(),
+            results_key: self.keys.results(),
+            stats_key: self.keys.stats(),
+            meta_key: self.keys.meta(),
+            workers_key: self.keys.workers(),
+            batches_asked: batches.len(),
+        }
+        .call();
+        for batch in batches {
+            OfBatch { batch_key: self.keys.batch(*batch) }.add_to(&mut call);
+        }
+        for name in workers {
+            let part = OfWorker { inflight_key: self.keys.inflight(name), worker_key: self.keys.worker(name) };
+            part.add_to(&mut call);
+        }
+        call
+    }
+}
+
+/// What is known of the progress of these batches.
+fn progress_of(batches: &BTreeSet<BatchId>, mut reply: Reply) -> Result<Vec<BatchState>, QueueError> {
+    let mut states = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let mut progress = reply.list("the progress of a batch")?;
+        let mut fields = Vec::with_capacity(PROGRESS.len());
+        for name in PROGRESS {
+            if let Some(value) = progress.text_or_nil("a counter of a batch")? {
+                fields.push((name.to_owned(), value));
+            }
+        }
+        states.push(BatchState::from_fields(batch.to_string(), fields));
+    }
+    reply.end()?;
+    Ok(states)
 }
 
 /// The batches among which the oldest job that waits is looked for: the newest ones, and those of the first job of `ready` and of

@@ -5,10 +5,19 @@
 
 use super::Queue;
 use super::results::text_fields;
+use crate::scripts::{TYPES, script};
 use common::error::QueueError;
 use common::report::ResultRow;
 use redis::streams::StreamReadReply;
 use serde::Serialize;
+
+script! {
+    // A script, as Redis refuses XGROUP CREATE when its memory is full, and a reader is what lets results be trimmed.
+    AddReaderScript<'a> from "add_reader.lua";
+    with [TYPES];
+    keys [results_key];
+    args [reader: &'a str];
+}
 
 /// A reader, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,11 +49,10 @@ impl Queue {
     /// # Errors
     /// [`QueueError::BadReaderName`], or as every call.
     pub async fn add_reader(&self, name: &str) -> Result<(), QueueError> {
-        let cmd = redis::Cmd::xgroup_create_mkstream(self.keys.results(), checked(name)?, "0");
-        match self.channel.query::<()>("add a reader", &cmd).await {
-            Err(QueueError::Refused { why, .. }) if why.contains("BUSYGROUP") => Ok(()),
-            other => other,
-        }
+        let call = AddReaderScript { results_key: self.keys.results(), reader: checked(name)? };
+        let mut reply = self.channel.run("add a reader", &call.call()).await?;
+        reply.word("whether it was done", &[("ok", ())])?;
+        reply.end()
     }
 
     /// Removes a reader: what it has not taken does not keep results from being trimmed any more.

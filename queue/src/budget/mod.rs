@@ -2,10 +2,18 @@
 //! at the service, not to a queue. What the numbers mean is left to whoever asks the service.
 
 use super::Queue;
+use crate::scripts::{TYPES, script};
 use common::error::QueueError;
 use common::keys::Keys;
 use std::collections::HashMap;
 use std::time::Duration;
+
+script! {
+    NoteScript from "note_budget.lua";
+    with [TYPES];
+    keys [budget_key];
+    args [seconds: u64], then numbers_from;
+}
 
 /// What was told is believed for so long. Then one request is made, whose answer tells it anew: nobody says when a day's
 /// budget begins again.
@@ -29,9 +37,14 @@ impl Queue {
         if numbers.is_empty() {
             return Ok(());
         }
-        let key = Keys::budget(service, account);
-        let mut pipe = redis::pipe();
-        pipe.atomic().hset_multiple(&key, numbers).ignore().expire(&key, BELIEVED_FOR.as_secs() as i64).ignore();
-        self.channel.pipeline("note what may still be asked", &pipe).await
+        let call = NoteScript { budget_key: Keys::budget(service, account), seconds: BELIEVED_FOR.as_secs() };
+        let mut call = call.call();
+        for (name, number) in numbers {
+            call.arg(name.as_str());
+            call.arg(*number);
+        }
+        let mut reply = self.channel.run("note what may still be asked", &call).await?;
+        reply.word("whether it was done", &[("ok", ())])?;
+        reply.end()
     }
 }

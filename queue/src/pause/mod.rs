@@ -1,0 +1,26 @@
+//! Pausing a queue: nothing is claimed while `paused` stands in `meta`; what is in flight is finished.
+
+use super::Queue;
+use crate::scripts::{TYPES, script};
+use common::error::QueueError;
+
+script! {
+    // A script, as Redis refuses HSET when its memory is full, and that is no time to be unable to stop workers.
+    PauseScript from "pause.lua";
+    with [TYPES];
+    keys [meta_key];
+    args [is_paused: bool];
+}
+
+impl Queue {
+    /// Stops or resumes claiming by all workers. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn set_paused(&self, is_paused: bool) -> Result<(), QueueError> {
+        let call = PauseScript { meta_key: self.keys.meta(), is_paused };
+        let mut reply = self.channel.run("pause or resume", &call.call()).await?;
+        reply.word("whether it was done", &[("ok", ())])?;
+        reply.end()
+    }
+}
