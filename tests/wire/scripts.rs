@@ -357,10 +357,21 @@ fn who_asks_about_hosts_alone_is_told_of_them_however_many_results_there_may_be(
     let entry = format!(r#"{{"ends":{}000,"level":1,"why":"rate_limited"}}"#, seconds + 600);
     bench.raw.run::<i64>(&["HSET", "@hosts", "held.org", &entry]);
     let waiting = vec![WaitingAt { host: "held.org".to_owned(), pace: None }];
-    let request = ClaimRequest { max: 0, results_max: Some(1_000_000), waiting, ..ClaimRequest::default() };
-    let told = bench.runtime.block_on(bench.queue.claim(&bench.worker, 1, &request)).unwrap();
+    let ask = |bench: &mut Bench, number, max, results_max| {
+        let request =
+            ClaimRequest { max, results_max: Some(results_max), waiting: waiting.clone(), ..ClaimRequest::default() };
+        bench.runtime.block_on(bench.queue.claim(&bench.worker, number, &request)).unwrap()
+    };
+    let told = ask(&mut bench, 1, 0, 1_000_000);
     let Claim::Jobs { jobs, left_alone, .. } = told else { panic!("{told:?}") };
-    assert_eq!((jobs.len(), left_alone), (0, vec!["held.org".to_owned()]));
+    let held = vec!["held.org".to_owned()];
+    assert_eq!((jobs.len(), &left_alone), (0, &held));
+    // And where nothing is claimed: what waits in a worker goes on asking.
+    bench.raw.run::<String>(&["XADD", "@results", "*", "url", "https://x.org/9.jpg", "outcome", "stored"]);
+    assert_eq!(ask(&mut bench, 2, 3, 1), Claim::Full { left_alone: held.clone() });
+    bench.raw.run::<i64>(&["HSET", "@meta", "paused", "1"]);
+    assert_eq!(ask(&mut bench, 3, 3, 1_000_000), Claim::Paused { left_alone: held });
+    bench.raw.run::<i64>(&["DEL", "@results"]);
     bench.all_are("ready");
 }
 

@@ -24,11 +24,12 @@ if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
 if claim_number <= (tonumber(redis.call('HGET', worker_key, 'claim')) or 0) then return {'stale'} end
 redis.call('HSET', worker_key, 'claim', claim_number)
 redis.call('ZADD', workers_key, now + lease_ms, worker)
-if redis.call('HGET', meta_key, 'paused') then return {'paused'} end
 open_hosts(hosts_key)
+-- Whatever is claimed: what waits in the worker goes on asking.
+if redis.call('HGET', meta_key, 'paused') then return {'paused', left_alone(now)} end
 -- Who asks for no job asks about hosts alone, which needs no room.
 local max = jobs_max > 0 and with_room_for_results(jobs_max) or 0
-if jobs_max > 0 and max <= 0 and results_max > 0 then return {'full'} end
+if jobs_max > 0 and max <= 0 and results_max > 0 then return {'full', left_alone(now)} end
 
 -- Jobs looked at for hosts that cannot take them, in one call: 500 cost about 3 ms.
 local LOOKS_MAX = 500

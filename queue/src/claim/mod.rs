@@ -154,9 +154,15 @@ pub enum Claim {
         dropped: Vec<String>,
     },
     /// The queue is paused.
-    Paused,
+    Paused {
+        /// As of jobs.
+        left_alone: Vec<String>,
+    },
     /// There are as many results as there may be, and their readers have not taken them.
-    Full,
+    Full {
+        /// As of jobs.
+        left_alone: Vec<String>,
+    },
     /// A later claim was here first; claim again with a higher number.
     Stale,
     /// The worker was taken for dead, and its jobs are elsewhere: abandon everything, take a fresh name.
@@ -270,8 +276,8 @@ impl Claim {
     fn read(mut reply: Reply, number: u64) -> Result<Claim, QueueError> {
         let claim = match reply.word("the status of a claim", STATUSES)? {
             Status::Jobs => Claim::read_jobs(&mut reply, number)?,
-            Status::Paused => Claim::Paused,
-            Status::Full => Claim::Full,
+            Status::Paused => Claim::Paused { left_alone: reply.texts("hosts that are left alone")? },
+            Status::Full => Claim::Full { left_alone: reply.texts("hosts that are left alone")? },
             Status::Stale => Claim::Stale,
             Status::Reaped => Claim::Reaped,
         };
@@ -407,10 +413,14 @@ mod tests {
     #[test]
     fn a_claim_without_jobs_says_why_in_a_word_that_is_known() {
         let read = |reply| Claim::read(reply, 7);
-        for (status, claim) in
-            [("paused", Claim::Paused), ("full", Claim::Full), ("stale", Claim::Stale), ("reaped", Claim::Reaped)]
-        {
+        for (status, claim) in [("stale", Claim::Stale), ("reaped", Claim::Reaped)] {
             assert_eq!(takes_only(read, &[word(status)]), claim);
+        }
+        let left_alone = vec!["x.org".to_owned()];
+        let hosts = Array(vec![word("x.org")]);
+        let paused = Claim::Paused { left_alone: left_alone.clone() };
+        for (status, claim) in [("paused", paused), ("full", Claim::Full { left_alone })] {
+            assert_eq!(takes_only(read, &[word(status), hosts.clone()]), claim);
         }
     }
 

@@ -59,7 +59,10 @@ end
 
 -- Gives out what `may_ask` found. Returns the start as it stands in replies: ms to wait, or '?' and the reason of a probe.
 local function admit(state, now, verdict, what)
-  if host_interval_ms > 0 then state.tat = next_start(state, now) + host_interval_ms end
+  if host_interval_ms > 0 then
+    if states_new[state] then states_new[state], hosts_added = nil, hosts_added + 1 end
+    state.tat = next_start(state, now) + host_interval_ms
+  end
   if verdict ~= 'probe' then return what end
   state.probe, state.prober = now + PROBE_MAX, worker
   return '?' .. what
@@ -73,5 +76,11 @@ local function look_at_old_entries(now)
     -- Also where the index knows a host that has no entry.
     ends_read[host] = ends_read[host] or 0
   end
-  for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, math.max(SAMPLED_MIN, SAMPLED_FOR_NEW * hosts_new))) do host_state(hosts_key, host, now) end
+  for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, math.max(SAMPLED_MIN, SAMPLED_FOR_NEW * hosts_added))) do
+    if not hosts_read[host] then
+      local state = host_state(hosts_key, host, now)
+      -- What has something left to say stays as it is, and is not written anew.
+      if not has_nothing_left(state, now) then hosts_read[host], ends_read[host] = nil, nil end
+    end
+  end
 end

@@ -21,8 +21,8 @@ local HOLD_MEMORY = 600000
 local SILENCE_MEMORY = 30000
 
 local hosts_read = {}
--- How many of them nobody remembered anything of.
-local hosts_new = 0
+-- States of which nothing was remembered, and how many of them there will be something to remember of.
+local states_new, hosts_added = {}, 0
 -- When the holds of these hosts end, as they were read.
 local ends_read = {}
 -- Hosts whose entries could not be understood: they are dropped, and told.
@@ -101,13 +101,13 @@ local function host_state(key, host, now)
   local state = hosts_read[host]
   if not state then
     local text = redis.call('HGET', key, host)
-    if not text then hosts_new = hosts_new + 1 end
     local fine, read = pcall(cjson.decode, text or '{}')
     state = fine and read
     if not is_understood(state) then
       hosts_dropped[#hosts_dropped + 1] = host
       state = {}
     end
+    if not text then states_new[state] = true end
     ends_read[host] = state.ends
     move_with_clock(state, now)
     -- Further ahead than anything is given out: from a clock set back.
@@ -126,15 +126,20 @@ local function end_probe(state, prober)
   if not state.prober or state.prober == prober then state.probe, state.prober = nil, nil end
 end
 
+-- Whether an entry may go; what is over in it is dropped.
+local function has_nothing_left(state, now)
+  if (state.tat or 0) <= now then state.tat = nil end
+  if (state.next or 0) <= now then state.next = nil end
+  return not next(state)
+end
+
 -- Writes back what was read; an entry with nothing left to say goes.
 local function save_hosts(key, held_key, now)
   for host, state in pairs(hosts_read) do
-    if (state.tat or 0) <= now then state.tat = nil end
-    if (state.next or 0) <= now then state.next = nil end
-    if next(state) then
-      redis.call('HSET', key, host, cjson.encode(state))
-    else
+    if has_nothing_left(state, now) then
       redis.call('HDEL', key, host)
+    else
+      redis.call('HSET', key, host, cjson.encode(state))
     end
     if state.ends then
       redis.call('ZADD', held_key, state.ends, host)

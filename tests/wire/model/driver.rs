@@ -571,10 +571,10 @@ impl Bench {
                 same("hosts to be left alone", expected, left_alone.into_iter().collect())?;
                 (Claimed::Jobs(told), jobs, next_due)
             }
-            Claim::Paused => (Claimed::Paused, Vec::new(), None),
+            Claim::Paused { .. } => (Claimed::Paused, Vec::new(), None),
             Claim::Stale => (Claimed::Stale, Vec::new(), None),
             Claim::Reaped => (Claimed::Reaped, Vec::new(), None),
-            Claim::Full => return Err(TestCaseError::fail("full without a bound")),
+            Claim::Full { .. } => return Err(TestCaseError::fail("full without a bound")),
         };
         same("a claim's answer", &expected, &claimed)?;
         let held = self.model.held_by(&label);

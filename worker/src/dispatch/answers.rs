@@ -44,6 +44,7 @@ impl Dispatcher {
                 }
             }
             Answer::Mark(Ok(is_ours)) => self.marked(is_ours),
+            Answer::Mark(Err(error)) if error.is_the_end() => return Some(End::Lost(error)),
             Answer::Mark(Err(error)) => {
                 tracing::warn!("cannot start the suspect yet: {error}");
                 self.rest = Rest::Pause { until: now() + self.backoff.next_wait() };
@@ -65,15 +66,14 @@ impl Dispatcher {
 
     fn claimed(&mut self, claim: Claim, asked: ClaimContext) -> Option<End> {
         self.backoff.reset();
-        if claim != Claim::Full {
+        // Who asked for none was not told whether there is room.
+        if asked.max > 0 && !matches!(claim, Claim::Full { .. }) {
             self.say_waiting("");
         }
         match claim {
             Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped } => {
                 say_dropped(&dropped);
-                for host in left_alone {
-                    self.exit.hold_all(&host);
-                }
+                self.hold_all(&left_alone);
                 let found_nothing = jobs.is_empty() && asked.max > 0;
                 if jobs.first().is_some_and(Suspects::is_suspect) {
                     // It was claimed alone.
@@ -93,8 +93,12 @@ impl Dispatcher {
                     }
                 }
             }
-            Claim::Paused => self.idle(PAUSED_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false),
-            Claim::Full => {
+            Claim::Paused { left_alone } => {
+                self.hold_all(&left_alone);
+                self.idle(PAUSED_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false);
+            }
+            Claim::Full { left_alone } => {
+                self.hold_all(&left_alone);
                 let max = self.limits.results_max.unwrap_or_default();
                 self.say_waiting(&format!("there are {max} results that the readers have not taken (--results-max)"));
                 self.idle(FULL_WAIT.mul_f64(0.75 + 0.5 * fastrand::f64()), false);
@@ -103,6 +107,12 @@ impl Dispatcher {
             Claim::Reaped => return Some(End::Reaped),
         }
         None
+    }
+
+    fn hold_all(&self, hosts: &[String]) {
+        for host in hosts {
+            self.exit.hold_all(host);
+        }
     }
 
     /// Adopts what memory lacks, and drops what Redis lacks.

@@ -332,8 +332,8 @@ impl Metrics {
                 self.claimed.add(jobs.len() as u64);
                 self.claim_jobs.observe(jobs.len() as u64);
             }
-            Claim::Paused => self.claims.paused.one(),
-            Claim::Full => self.claims.full.one(),
+            Claim::Paused { .. } => self.claims.paused.one(),
+            Claim::Full { .. } => self.claims.full.one(),
             Claim::Stale => self.claims.stale.one(),
             Claim::Reaped => self.claims.reaped.one(),
         }
