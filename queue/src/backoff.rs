@@ -59,10 +59,14 @@ impl Patience {
 
     /// The word to say about an error that is waited for: once, until it is another one.
     pub fn word(&mut self, error: &QueueError) -> Option<String> {
-        let told = error.to_string();
-        let is_news = told != self.told;
-        self.told.clone_from(&told);
-        is_news.then(|| format!("{told}; trying again"))
+        // How long a server says that it takes changes each time.
+        let what = match error {
+            QueueError::NotNow { state, .. } => state.to_string(),
+            other => other.to_string(),
+        };
+        let is_news = what != self.told;
+        self.told = what;
+        is_news.then(|| format!("{error}; trying again"))
     }
 
     /// Redis answered. Whether it had been lost.
@@ -105,5 +109,12 @@ mod tests {
         assert_eq!(patience.word(&away()), None);
         patience.answered();
         assert!(patience.word(&away()).is_some());
+        let loading = |why: &str| QueueError::NotNow {
+            address: "redis".into(),
+            state: common::error::ServerState::Loading,
+            why: why.into(),
+        };
+        assert!(patience.word(&loading("about 9 s to go")).is_some());
+        assert_eq!(patience.word(&loading("about 8 s to go")), None);
     }
 }

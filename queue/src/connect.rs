@@ -118,7 +118,10 @@ fn code_of(error: &RedisError) -> String {
     let errors = error.clone().into_server_errors();
     let mut codes = errors.iter().flat_map(|errors| errors.iter()).map(|(_, error)| error.code());
     let code = codes.clone().find(|code| *code != "EXECABORT").or_else(|| codes.next());
-    code.or_else(|| error.code()).unwrap_or_default().to_owned()
+    // The client gives the code away of what it meets when it selects a database.
+    let is_busy = error.detail().is_some_and(|detail| detail.contains("Redis is busy running a"));
+    let code = if is_busy { Some("BUSY") } else { code.or_else(|| error.code()) };
+    code.unwrap_or_default().to_owned()
 }
 
 /// What a server is at that answers with this code.

@@ -105,6 +105,8 @@ async fn beat(
                     tokio::time::sleep(until_next(&heartbeat)).await;
                 }
             }
+            // As one that was taken for dead: it is found out under a fresh name that there is no queue here.
+            Err(error) if error.is_the_end() => return,
             Err(error) => {
                 tracing::warn!("no heartbeat: {error}");
                 tokio::time::sleep(backoff.next_wait()).await;

@@ -88,7 +88,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         ),
     })?;
     let listener = config.metrics.as_ref().map(listen_for_metrics).transpose()?;
-    let queue = Arc::new(open_queue(&config, &shutdown).await?);
+    let Some(queue) = open_queue(&config, &shutdown).await?.map(Arc::new) else { return Ok(()) };
     let metrics = Arc::new(Metrics::new(config.concurrency));
     let fetcher = Fetcher::new(&config, Arc::clone(&content), Arc::clone(&metrics))
         .map_err(|error| Unusable { what: format!("cannot make requests: {error}"), hint: error.hint().to_owned() })?;
@@ -114,19 +114,25 @@ async fn run(config: Config) -> anyhow::Result<()> {
     duties.alongside("supervisor", sessions).await?
 }
 
-/// Opens the queue. A Redis that is being started with the worker is waited for, with a word.
-async fn open_queue(config: &Config, shutdown: &Shutdown) -> Result<Queue, QueueError> {
+/// Opens the queue. A Redis that is being started with the worker is waited for, with a word. `None` when the worker was told to stop
+/// meanwhile.
+async fn open_queue(config: &Config, shutdown: &Shutdown) -> Result<Option<Queue>, QueueError> {
     let (mut until_there, mut until_ready) = (Patience::of(START_PATIENCE), Patience::endless());
     loop {
         let error = match Queue::open(&config.redis_url, &config.queue).await {
-            Ok(queue) => return Ok(queue),
+            Ok(queue) => return Ok(Some(queue)),
             Err(error) => error,
         };
+        if shutdown.stage() > Stage::Running {
+            return Ok(None);
+        }
         // A server that reads its data will be ready. Where none answers, the address may be wrong.
         let is_there = matches!(error, QueueError::NotNow { .. });
+        if is_there {
+            until_there.answered();
+        }
         let patience = if is_there { &mut until_ready } else { &mut until_there };
-        let wait = patience.next_wait(&error).filter(|_| shutdown.stage() == Stage::Running);
-        let Some(wait) = wait else { return Err(error) };
+        let Some(wait) = patience.next_wait(&error) else { return Err(error) };
         if let Some(word) = patience.word(&error) {
             tracing::warn!("{word}{}", if is_there { "" } else { ", for ten seconds" });
         }

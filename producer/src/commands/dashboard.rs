@@ -5,7 +5,6 @@ use crate::cli::DashboardArgs;
 use ::dashboard::{Dashboard, TOKEN_CHARACTERS_MIN};
 use program::listen::{ListenAddress, reachable};
 use program::settings::QueueArgs;
-use queue::Patience;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn dashboard(queue_args: &QueueArgs, args: DashboardArgs) -> Result<Ended, CommandError> {
@@ -33,7 +32,7 @@ pub(super) async fn dashboard(queue_args: &QueueArgs, args: DashboardArgs) -> Re
             code: 2,
         });
     }
-    let queue = super::open_patiently(queue_args, Patience::endless()).await?;
+    let queue = super::open_to_stay(queue_args).await?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::system(doing))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::system(doing))?;
     let dashboard = Dashboard::new(queue, address, args.token, args.storage);

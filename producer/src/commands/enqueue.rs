@@ -71,7 +71,7 @@ enum CutShort {
 
 pub(super) async fn enqueue(queue_args: &QueueArgs, args: EnqueueArgs) -> Result<Ended, CommandError> {
     let sources = open_sources(&args.source)?;
-    let queue = super::open_patiently(queue_args, Patience::of(REDIS_PATIENCE)).await?;
+    let queue = super::open_patiently(queue_args.redis_url(), &queue_args.queue, Patience::of(REDIS_PATIENCE)).await?;
     let started = Instant::now();
     // Asked before anything is enqueued: a server that cannot confirm is no reason to enqueue first and fail then.
     let durability = if args.durable { Some(queue.durability().await?) } else { None };

@@ -27,6 +27,7 @@ use queue::{Patience, Queue};
 use sources::SourceError;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How a command ended, as the exit codes of the contract. Errors are apart, and so is 4: `--timeout` passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,14 +150,10 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
         Command::Forget(args) => forget::forget(&queue, *args).await,
         Command::ImgurCredits(args) => imgur_credits::imgur_credits(&queue, &args).await,
         Command::Run(args) => run::run(&queue, *args).await,
-        Command::Wait(args) => wait::wait(&open_patiently(&queue, Patience::endless()).await?, args).await,
-        Command::Status(args) if args.watch => {
-            status::status(&open_patiently(&queue, Patience::endless()).await?, &args).await
-        }
+        Command::Wait(args) => wait::wait(&queue, args).await,
+        Command::Status(args) if args.watch => status::status(&open_to_stay(&queue).await?, &args).await,
         Command::Status(args) => status::status(&open(&queue).await?, &args).await,
-        Command::Results(args) if args.follow => {
-            results::results(&open_patiently(&queue, Patience::endless()).await?, args).await
-        }
+        Command::Results(args) if args.follow => results::results(&open_to_stay(&queue).await?, args).await,
         Command::Results(args) => results::results(&open(&queue).await?, args).await,
         Command::Dead(args) => dead::dead(&open(&queue).await?, args.action).await,
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
@@ -175,23 +172,52 @@ async fn open(args: &QueueArgs) -> Result<Queue, CommandError> {
 
 /// For those who wait or follow: a server that is there and still reads its data is waited for, with a word. Where none answers,
 /// the address may be wrong.
-async fn open_patiently(args: &QueueArgs, mut patience: Patience) -> Result<Queue, CommandError> {
+async fn open_patiently(url: &str, name: &str, mut patience: Patience) -> Result<Queue, CommandError> {
     loop {
-        match Queue::open(args.redis_url(), &args.queue).await {
+        match Queue::open(url, name).await {
             Err(error @ QueueError::NotNow { .. }) => wait_out(&mut patience, error).await?,
             other => return Ok(other?),
         }
     }
 }
 
+/// The same for as long as it takes.
+async fn open_to_stay(args: &QueueArgs) -> Result<Queue, CommandError> {
+    open_patiently(args.redis_url(), &args.queue, Patience::endless()).await
+}
+
 /// Waits a moment after an error that passes, with a word about it on standard error. The error itself when it does not.
-async fn wait_out(patience: &mut Patience, error: QueueError) -> Result<(), QueueError> {
-    let Some(wait) = patience.next_wait(&error) else { return Err(error) };
+async fn wait_out(patience: &mut Patience, error: QueueError) -> Result<(), CommandError> {
+    let Some(wait) = patience.next_wait(&error) else { return Err(error.into()) };
     if let Some(word) = patience.word(&error) {
         eprintln!("{word}");
     }
-    tokio::time::sleep(wait).await;
-    Ok(())
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok(()),
+        () = told_to_stop() => Err(CommandError::Other {
+            message: "told to stop while it waited for Redis".into(),
+            hint: "the same command waits again".into(),
+            code: 1,
+        }),
+    }
+}
+
+/// Somebody asks this process to end before it has begun to listen to that. The system ends it by itself, unless it is the first one,
+/// as in a container: to that, signals mean nothing that it does not listen to.
+async fn told_to_stop() {
+    // Asked first: who listens once has to do so for good.
+    if std::process::id() != 1 {
+        return std::future::pending().await;
+    }
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 /// Prints a line to standard output; colours in it only where they are wanted.

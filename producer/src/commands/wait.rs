@@ -7,6 +7,7 @@ use crate::view::progress::Progress;
 use crate::view::summary;
 use common::error::QueueError;
 use common::job::BatchId;
+use program::settings::QueueArgs;
 use queue::{BatchState, ENQUEUER_GONE_MS, Patience, Queue};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -21,18 +22,36 @@ const BATCHES_MAX: usize = 1000;
 /// With work to do and nobody alive, this is said once.
 const NOBODY_AFTER: Duration = Duration::from_secs(3);
 
-pub(super) async fn wait(queue: &Queue, args: WaitArgs) -> Result<Ended, CommandError> {
-    if args.batches.is_empty() {
-        let mut patience = Patience::endless();
-        let batches = loop {
-            match unfinished(queue).await {
-                Err(CommandError::Queue(error)) => super::wait_out(&mut patience, error).await?,
-                other => break other?,
-            }
-        };
-        wait_for_all(queue, batches, args.timeout, args.json, false).await
-    } else {
-        wait_for(queue, &args.batches, args.timeout, args.json).await
+pub(super) async fn wait(queue_args: &QueueArgs, args: WaitArgs) -> Result<Ended, CommandError> {
+    let started = Instant::now();
+    let begin = async {
+        let queue = super::open_to_stay(queue_args).await?;
+        let batches = if args.batches.is_empty() { Some(unfinished_patiently(&queue).await?) } else { None };
+        Ok::<_, CommandError>((queue, batches))
+    };
+    let (queue, unfinished) = match args.timeout {
+        None => begin.await?,
+        Some(timeout) => tokio::time::timeout(timeout, begin).await.map_err(|_| CommandError::Other {
+            message: "--timeout passed before Redis told anything".into(),
+            hint: "the jobs go on once it does; `producer wait` watches again".into(),
+            code: 4,
+        })??,
+    };
+    let left = args.timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+    match unfinished {
+        Some(batches) => wait_for_all(&queue, batches, left, args.json, false).await,
+        None => wait_for(&queue, &args.batches, left, args.json).await,
+    }
+}
+
+/// The same as [`unfinished`], for as long as it takes.
+async fn unfinished_patiently(queue: &Queue) -> Result<Vec<BatchId>, CommandError> {
+    let mut patience = Patience::endless();
+    loop {
+        match unfinished(queue).await {
+            Err(CommandError::Queue(error)) => super::wait_out(&mut patience, error).await?,
+            other => return other,
+        }
     }
 }
 

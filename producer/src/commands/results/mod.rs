@@ -34,7 +34,8 @@ pub(super) async fn results(queue: &Queue, args: ResultsArgs) -> Result<Ended, C
             code: 2,
         });
     }
-    if let Some(name) = &args.reader {
+    // Who follows waits for that as well.
+    if let (Some(name), false) = (&args.reader, args.follow) {
         queue.add_reader(name).await?;
     }
     let begin = match args.since {
@@ -139,7 +140,7 @@ struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     fn new(reader: Option<&'a str>, begin: Option<String>) -> Pages<'a> {
-        Pages { reader, is_entered: true, after: begin.clone(), begin, only_new: false, passed_on: Vec::new() }
+        Pages { reader, is_entered: false, after: begin.clone(), begin, only_new: false, passed_on: Vec::new() }
     }
 
     async fn next(&mut self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {

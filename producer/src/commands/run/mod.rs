@@ -10,7 +10,7 @@ use crate::cli::RunArgs;
 use common::job::BatchId;
 use private_redis::PrivateRedis;
 use program::settings::QueueArgs;
-use queue::Queue;
+use queue::{Patience, Queue};
 use std::path::PathBuf;
 use std::time::Instant;
 use worker_processes::WorkerProcesses;
@@ -49,7 +49,7 @@ async fn with_workers(
     data_dir: &std::path::Path,
 ) -> Result<Ended, CommandError> {
     let url = redis.map_or_else(|| queue_args.redis_url().to_owned(), PrivateRedis::url);
-    let queue = Queue::open(&url, &queue_args.queue).await?;
+    let queue = super::open_patiently(&url, &queue_args.queue, Patience::endless()).await?;
     let mut workers = WorkerProcesses::start(&url, &queue_args.queue, args, data_dir)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(CommandError::system("cannot listen for signals"))?;

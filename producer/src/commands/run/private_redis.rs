@@ -1,7 +1,8 @@
 //! The private Redis of `run`: a Unix socket, an append-only file beside the storage, gone when `run` is.
 
 use crate::commands::CommandError;
-use queue::Queue;
+use common::error::QueueError;
+use queue::{Patience, Queue};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Mutex;
 
-/// A server that has to read a large append-only file takes its time.
+/// How long a server may take until it answers at all.
 const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// A run that was killed leaves a server behind that takes a moment to end.
@@ -96,9 +97,16 @@ impl PrivateRedis {
 
     async fn until_it_answers(&self) -> Result<(), CommandError> {
         let started = Instant::now();
+        let mut patience = Patience::endless();
         loop {
             match Queue::open(&self.url(), "default").await {
                 Ok(_) => return Ok(()),
+                // A large append-only file takes as long as it takes; it is said.
+                Err(error @ QueueError::NotNow { .. }) => {
+                    if let Some(word) = patience.word(&error) {
+                        eprintln!("{word}");
+                    }
+                }
                 Err(error) if error.is_transient() && started.elapsed() < START_MAX => {}
                 Err(error) => return Err(error.into()),
             }
