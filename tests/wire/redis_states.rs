@@ -164,19 +164,22 @@ fn whoever_waits_or_follows_outlives_a_restart_that_takes_long() {
         command.stdout(Stdio::null());
         command
     };
+    let watched = folder.path().join("watched");
+    let mut watch = Producer::command(&queue, &["status", "--watch", "--json"]);
+    watch.stdout(std::fs::File::create(&watched).unwrap());
     let follow = ["results", "--follow", "--format", "urls", "--output"];
     let mut before: Vec<Beside> = vec![
         Beside::start("wait for a batch", producer(&["wait", &batch])),
         Beside::start("wait for all", producer(&["wait"])),
         Beside::start("follow", producer(&[&follow[..], &[&to(&followed)]].concat())),
         Beside::start("reader", producer(&[&follow[..], &[&to(&read), "--reader", "export"]].concat())),
-        Beside::start("watch", producer(&["status", "--watch", "--json"])),
+        Beside::start("watch", watch),
     ];
-    // One connection each, three of the worker, and two of the test.
-    let mut beside = redis.connect();
-    until("they have begun", SOON, || {
-        let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut beside).unwrap();
-        (followed.exists() && read.exists() && clients.lines().count() >= 10).then_some(())
+    for wait in &before[..2] {
+        wait.until_it_says("0/5 done");
+    }
+    until("the others have begun", SOON, || {
+        (followed.exists() && read.exists() && !lines_of(&watched).is_empty()).then_some(())
     });
     redis.kill();
     redis.launch_again(&SLOWLY);

@@ -118,6 +118,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// meanwhile.
 async fn open_queue(config: &Config, shutdown: &Shutdown) -> Result<Option<Queue>, QueueError> {
     let (mut until_there, mut until_ready) = (Patience::of(START_PATIENCE), Patience::endless());
+    let mut is_there = false;
     loop {
         let error = match Queue::open(&config.redis_url, &config.queue).await {
             Ok(queue) => return Ok(Some(queue)),
@@ -127,10 +128,7 @@ async fn open_queue(config: &Config, shutdown: &Shutdown) -> Result<Option<Queue
             return Ok(None);
         }
         // A server that reads its data will be ready. Where none answers, the address may be wrong.
-        let is_there = matches!(error, QueueError::NotNow { .. });
-        if is_there {
-            until_there.answered();
-        }
+        is_there |= matches!(error, QueueError::NotNow { .. });
         let patience = if is_there { &mut until_ready } else { &mut until_there };
         let Some(wait) = patience.next_wait(&error) else { return Err(error) };
         if let Some(word) = patience.word(&error) {

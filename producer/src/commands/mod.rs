@@ -173,10 +173,18 @@ async fn open(args: &QueueArgs) -> Result<Queue, CommandError> {
 /// For those who wait or follow: a server that is there and still reads its data is waited for, with a word. Where none answers,
 /// the address may be wrong.
 async fn open_patiently(url: &str, name: &str, mut patience: Patience) -> Result<Queue, CommandError> {
+    let mut is_there = false;
     loop {
         match Queue::open(url, name).await {
-            Err(error @ QueueError::NotNow { .. }) => wait_out(&mut patience, error).await?,
-            other => return Ok(other?),
+            Ok(queue) => return Ok(queue),
+            Err(error) => {
+                is_there |= matches!(error, QueueError::NotNow { .. });
+                // One that is there may not answer in time while it reads.
+                if !is_there {
+                    return Err(error.into());
+                }
+                wait_out(&mut patience, error).await?;
+            }
         }
     }
 }

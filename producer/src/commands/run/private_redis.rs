@@ -97,18 +97,20 @@ impl PrivateRedis {
 
     async fn until_it_answers(&self) -> Result<(), CommandError> {
         let started = Instant::now();
-        let mut patience = Patience::endless();
+        let (mut patience, mut is_there) = (Patience::endless(), false);
         loop {
             match Queue::open(&self.url(), "default").await {
                 Ok(_) => return Ok(()),
-                // A large append-only file takes as long as it takes; it is said.
-                Err(error @ QueueError::NotNow { .. }) => {
-                    if let Some(word) = patience.word(&error) {
+                Err(error) => {
+                    is_there |= matches!(error, QueueError::NotNow { .. });
+                    // A large append-only file takes as long as it takes; it is said.
+                    if !error.is_transient() || !(is_there || started.elapsed() < START_MAX) {
+                        return Err(error.into());
+                    }
+                    if let Some(word) = patience.word(&error).filter(|_| is_there) {
                         eprintln!("{word}");
                     }
                 }
-                Err(error) if error.is_transient() && started.elapsed() < START_MAX => {}
-                Err(error) => return Err(error.into()),
             }
             if let Ok(Some(_)) = self.child.lock().await.try_wait() {
                 return Err(self.gone("did not start"));
