@@ -6,6 +6,8 @@ use crate::job::JobId;
 use crate::media::{Dimensions, MediaType};
 use crate::outcome::Outcome;
 use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
 
 /// The object that lies in storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,19 +43,56 @@ pub struct Report {
     pub duration_ms: u64,
 }
 
-/// What a field of a result may be, and how it stands in the stream.
+/// The value of one field of a result on its way into the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Text; an empty one is left out there.
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(u64),
+}
+
+impl Value<'_> {
+    /// Whether it is left out.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Value::Text(text) if text.is_empty())
+    }
+
+    /// A number, unless it is 0 or there is none.
+    fn unless_0(number: Option<u64>) -> Value<'static> {
+        number.filter(|number| *number != 0).map_or_else(|| "".into(), Value::Number)
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Value<'a> {
+        Value::Text(text.into())
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value::Text(text.into())
+    }
+}
+
+/// As it stands in the stream.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => f.write_str(text),
+            Value::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+/// What a field of a result is read as.
 trait Field: Default {
-    /// As it stands there; empty when it is left out.
-    fn write(&self) -> String;
     /// What is no number reads as absent.
     fn read(text: String) -> Self;
 }
 
 impl Field for String {
-    fn write(&self) -> String {
-        self.clone()
-    }
-
     fn read(text: String) -> String {
         text
     }
@@ -62,10 +101,6 @@ impl Field for String {
 macro_rules! numbers {
     ($($number:ty),*) => {
         $(impl Field for Option<$number> {
-            fn write(&self) -> String {
-                self.map_or_else(String::new, |number| number.to_string())
-            }
-
             fn read(text: String) -> Option<$number> {
                 text.parse().ok()
             }
@@ -74,11 +109,13 @@ macro_rules! numbers {
 }
 numbers!(u16, u32, u64);
 
-/// The one list of what a result has: of it are made the row, its reading and writing, and [`RESULT_FIELDS`], which the script
-/// that settles names the fields by.
+/// The one list of what a result has, and where a report has it: of it are made the row and its reading, the values of a report, and
+/// [`RESULT_FIELDS`], which the script that settles names the fields by.
 macro_rules! result_fields {
-    ($($(#[$attribute:meta])* $name:literal $field:ident: $type:ty,)*) => {
-        /// The fields of a result in the stream, in the order of [`ResultRow::values`].
+    (|$report:ident, $object:ident, $worker:ident| {
+        $($(#[$attribute:meta])* $name:literal $field:ident: $type:ty = $value:expr,)*
+    }) => {
+        /// The fields of a result in the stream, in the order of [`Report::values`].
         pub const RESULT_FIELDS: &[&str] = &[$($name),*];
 
         /// A result as it is read from the stream: text where it was text, numbers where they are numbers.
@@ -102,71 +139,57 @@ macro_rules! result_fields {
                 }
                 row
             }
+        }
 
-            /// The values in the order of [`RESULT_FIELDS`]; empty ones are left out of the stream.
-            pub fn values(&self) -> Vec<String> {
-                vec![$(self.$field.write()),*]
+        impl Report {
+            /// What `worker` records, in the order of [`RESULT_FIELDS`]; empty values are left out of the stream.
+            pub fn values<'a>(&'a self, $worker: &'a str) -> [Value<'a>; RESULT_FIELDS.len()] {
+                let ($report, $object) = (self, self.object.as_ref());
+                [$($value),*]
             }
         }
     };
 }
 
-result_fields! {
-    "id" id: String,
-    "url" url: String,
-    "outcome" outcome: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "reason" reason: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "key" key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "bytes" bytes: Option<u64>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "sha256" sha256: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "type" media_type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "width" width: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "height" height: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "status" status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "attempts" attempts: Option<u32>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "worker" worker: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    "ms" ms: Option<u64>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    "batch" batch: String,
+/// Text of an object, where there is one.
+fn text_of(object: Option<&StoredObject>, text: fn(&StoredObject) -> &str) -> Value<'_> {
+    object.map_or("", text).into()
 }
 
-impl Report {
-    /// The result that `worker` records. It has no entry in the stream yet.
-    pub fn row(&self, worker: &str) -> ResultRow {
-        let object = self.object.as_ref();
-        let text = |of: fn(&StoredObject) -> &str| object.map_or_else(String::new, |object| of(object).to_owned());
-        // A width or a status of 0 is none.
-        let dimensions = object.and_then(|object| object.dimensions);
-        let side = |side: u32| (side != 0).then_some(side);
-        ResultRow {
-            entry: String::new(),
-            id: self.id.to_string(),
-            url: self.url.clone(),
-            outcome: self.outcome.name().to_owned(),
-            reason: self.outcome.reason().to_owned(),
-            key: text(|object| &object.key),
-            bytes: object.map(|object| object.bytes),
-            sha256: text(|object| &object.sha256),
-            media_type: text(|object| object.media_type.name()),
-            width: dimensions.and_then(|(width, _)| side(width)),
-            height: dimensions.and_then(|(_, height)| side(height)),
-            status: (self.status != 0).then_some(self.status),
-            attempts: Some(self.attempts),
-            worker: worker.to_owned(),
-            ms: Some(self.duration_ms),
-            batch: self.id.batch().map_or_else(String::new, |batch| batch.to_string()),
-        }
+/// A side of a picture, where it is known.
+fn side_of(object: Option<&StoredObject>, side: fn(Dimensions) -> u32) -> Value<'static> {
+    Value::unless_0(object.and_then(|object| object.dimensions).map(|dimensions| side(dimensions).into()))
+}
+
+result_fields! {
+    |report, object, worker| {
+        "id" id: String = report.id.to_string().into(),
+        "url" url: String = report.url.as_str().into(),
+        "outcome" outcome: String = report.outcome.name().into(),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "reason" reason: String = report.outcome.reason().into(),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "key" key: String = text_of(object, |object| &object.key),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "bytes" bytes: Option<u64> = object.map_or_else(|| "".into(), |object| Value::Number(object.bytes)),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "sha256" sha256: String = text_of(object, |object| &object.sha256),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "type" media_type: String = text_of(object, |object| object.media_type.name()),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "width" width: Option<u32> = side_of(object, |(width, _)| width),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "height" height: Option<u32> = side_of(object, |(_, height)| height),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "status" status: Option<u16> = Value::unless_0(Some(report.status.into())),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "attempts" attempts: Option<u32> = Value::Number(report.attempts.into()),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "worker" worker: String = worker.into(),
+        #[serde(skip_serializing_if = "Option::is_none")]
+        "ms" ms: Option<u64> = Value::Number(report.duration_ms),
+        #[serde(skip_serializing_if = "String::is_empty")]
+        "batch" batch: String = report.id.batch().map_or_else(String::new, |batch| batch.to_string()).into(),
     }
 }
 
@@ -210,13 +233,31 @@ mod tests {
             attempts: 2,
             duration_ms: 12,
         };
-        let row = report.row("w");
-        let values = row.values();
+        let values = report.values("w");
         assert!(values.iter().all(|value| !value.is_empty()), "{values:?}");
-        let fields = RESULT_FIELDS.iter().map(|name| (*name).to_owned()).zip(values);
-        assert_eq!(ResultRow::from_fields(String::new(), fields), row);
+        let fields = RESULT_FIELDS.iter().zip(&values).map(|(name, value)| ((*name).to_owned(), value.to_string()));
+        let row = ResultRow {
+            entry: "1-0".into(),
+            id: report.id.to_string(),
+            url: "https://x.org/1.jpg".into(),
+            outcome: "stored".into(),
+            reason: "exists".into(),
+            key: "x.org/1.jpg".into(),
+            bytes: Some(10),
+            sha256: "ab".into(),
+            media_type: "jpeg".into(),
+            width: Some(3),
+            height: Some(4),
+            status: Some(200),
+            attempts: Some(2),
+            worker: "w".into(),
+            ms: Some(12),
+            batch: report.id.batch().expect("a batch").to_string(),
+        };
+        assert_eq!(ResultRow::from_fields("1-0".into(), fields), row);
         let nothing = Report { object: None, status: 0, ..report };
-        let empty: Vec<_> = RESULT_FIELDS.iter().zip(nothing.row("w").values()).filter(|(_, v)| v.is_empty()).collect();
+        let values = nothing.values("w");
+        let empty: Vec<_> = RESULT_FIELDS.iter().zip(&values).filter(|(_, v)| v.is_empty()).collect();
         let empty: Vec<&str> = empty.into_iter().map(|(name, _)| *name).collect();
         assert_eq!(empty, ["key", "bytes", "sha256", "type", "width", "height", "status"]);
     }

@@ -18,6 +18,7 @@ use content::Content;
 use content::Inspector;
 use queue::{ClaimedJob, Settlement};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::layout::Layout;
@@ -187,8 +188,10 @@ impl Processor {
         let Prepared { job, url, host, .. } = prepared;
         let started = Instant::now();
         let waits = StorageWaits::default();
-        let attempt = self.attempt(&url, job.sha256.clone(), started, visits, &waits, downloaded);
-        let attempted = limited(self.total_timeout, &waits, || self.storage_is_unusable(), attempt).await;
+        let attempted = {
+            let attempt = pin!(self.attempt(&url, job.sha256.clone(), started, visits, &waits, downloaded));
+            limited(self.total_timeout, &waits, || self.storage_is_unusable(), attempt).await
+        };
         let took = started.elapsed();
         self.metrics.attempted(took);
         let end = self.end_of(attempted, &job.id, &url).await;
@@ -255,7 +258,8 @@ impl Processor {
             return Some(Ok(prepared));
         }
         let waits = StorageWaits::default();
-        let look = waits.during(self.look_up(vec![self.candidates(&prepared)]));
+        let answer = pin!(self.look_up(vec![self.candidates(&prepared)]));
+        let look = pin!(waits.during(answer));
         let found = match limited(self.total_timeout, &waits, || self.storage_is_unusable(), look).await {
             Ended::Done(mut found) => found.pop().flatten(),
             Ended::TimedOut | Ended::StorageUnusable => return None,
@@ -315,7 +319,7 @@ impl Processor {
                 }
             };
             inspector.feed(&chunk).map_err(setback)?;
-            body.holding_back(waits.during(upload.write(chunk))).await.map_err(storage_failed)?;
+            body.holding_back(pin!(waits.during(pin!(upload.write(chunk))))).await.map_err(storage_failed)?;
         }
         stopwatch.ended(Phase::Body);
         drop(body);
@@ -326,7 +330,7 @@ impl Processor {
         let key = self.layout.key(url, media_type, self.storage.case());
         let has_other_type = self.layout.promised(url).is_some_and(|promised| promised != media_type);
         let expected = Expected { info, sha256: sha256_wanted };
-        let stored = waits.during(upload.finish(key.clone(), has_other_type, expected)).await;
+        let stored = waits.during(pin!(upload.finish(key.clone(), has_other_type, expected))).await;
         let written = stored.map_err(|unstored| match unstored {
             Unstored::Refused(rejection) => setback(rejection).into(),
             Unstored::Failed(error) => storage_failed(error),

@@ -9,7 +9,7 @@ use crate::scripts::{COUNTERS, Call, JOBS, Lua, Piece, Reply, TIME, TYPES, WAITI
 use common::error::QueueError;
 use common::job::Job;
 use common::outcome::Outcome;
-use common::report::{RESULT_FIELDS, Report};
+use common::report::{RESULT_FIELDS, Report, Value};
 use std::time::Duration;
 
 /// Appending to a stream.
@@ -188,11 +188,14 @@ impl Queue {
             let digest = LinkDigest::of(link);
             format!("{} {}", call.index_of(self.dedup_bucket(digest, split)), digest.member)
         });
-        let values = report.row(worker.as_str()).values();
+        let values = report.values(worker.as_str());
         let is_full = RESULT_FIELDS.iter().zip(&values).all(|(name, value)| value.is_empty() == (*name == REASON));
         ReportPart { batch_index, in_dedup, is_full }.add_to(call);
-        for value in values {
-            call.arg(value);
+        for value in &values {
+            match value {
+                Value::Text(text) => call.arg(&**text),
+                Value::Number(number) => call.arg(*number),
+            }
         }
     }
 }

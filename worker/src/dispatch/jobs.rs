@@ -9,6 +9,7 @@ use crate::hosts::{Doors, Places, Trail, Visit, Visits};
 use crate::processor::{Processed, random_u128, report_crashed};
 use common::job::{Job, id_for_logs};
 use common::outcome::Outcome;
+use futures_util::FutureExt as _;
 use queue::{ClaimedJob, Settlement};
 use std::sync::Arc;
 use std::time::Instant;
@@ -96,8 +97,8 @@ impl Dispatcher {
 
     /// Starts what may start, as long as there are slots.
     pub(super) fn fill(&mut self) {
-        // Of many places one look at the lanes is enough.
-        while self.freed.try_recv().is_ok() {}
+        // Now is the look at the lanes that a place which got free is waiting for.
+        let _ = self.freed.notified().now_or_never();
         let now = now();
         while self.has_open_slot() {
             let claimed = self.hosts.gate().next(now);

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::health::Health;
 use suspects::Suspects;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::Id;
 
 /// The longest wait on an empty queue before it is looked at again. Retries that another worker scheduled and then died
@@ -114,7 +114,7 @@ pub(crate) struct Dispatcher {
     look_ups: LookUps,
     hosts: Arc<Hosts<Claimed>>,
     /// Places that got free since the lanes were looked at.
-    freed: mpsc::UnboundedReceiver<()>,
+    freed: Arc<Notify>,
     slots: Slots,
     suspects: Suspects,
     exit: Exit,
@@ -287,7 +287,7 @@ impl Dispatcher {
             Some(finished) = self.slots.tasks.join_next_with_id() => Event::Finished(finished),
             Some(id) = self.slots.downloaded.recv() => Event::Downloaded(id),
             Some(looked_up) = self.look_ups.next() => Event::LookedUp(looked_up),
-            Some(()) = self.freed.recv() => Event::PlaceFreed,
+            () = self.freed.notified() => Event::PlaceFreed,
             () = sleep_until(time), if time.is_some() => Event::TimeCame,
             () = self.ledger.changed(), if rest.is_idle() => Event::LedgerChanged,
             result = until_ready(&mut self.until_ready), if rest.is_for_jobs() => Event::JobsThere(result),

@@ -37,7 +37,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error;
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -344,8 +344,7 @@ impl Body {
     /// Waits for `stored`, and holds its connection back meanwhile: what a server sends on ahead would lie in memory.
     ///
     /// Cancel safety: that of `stored`.
-    pub(crate) async fn holding_back<T>(&self, stored: impl Future<Output = T>) -> T {
-        let mut stored = pin!(stored);
+    pub(crate) async fn holding_back<T>(&self, mut stored: Pin<&mut impl Future<Output = T>>) -> T {
         if let Some(done) = poll_immediate(stored.as_mut()).await {
             return done;
         }

@@ -17,21 +17,21 @@ pub(crate) use tally::{HostTally, say_dropped};
 pub(crate) use trail::{Doors, NotAdmitted, Trail, Visit, Visits};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 /// The places that hosts have in one worker, and the jobs `J` that wait for one. Lives as long as the worker's name.
 #[derive(Debug)]
 pub(crate) struct Hosts<J> {
     gate: Mutex<HostGate<J, oneshot::Sender<Place>>>,
-    /// Told of each place that got free, for the dispatcher.
-    freed: mpsc::UnboundedSender<()>,
+    /// Told that a place got free which a job waits for, for the dispatcher. Of many one notice is enough.
+    freed: Arc<Notify>,
 }
 
 impl<J: Send + std::fmt::Debug + 'static> Hosts<J> {
-    /// With so many places for each host. The receiver hears of places that got free.
-    pub(crate) fn new(per_host: usize) -> (Arc<Hosts<J>>, mpsc::UnboundedReceiver<()>) {
-        let (freed, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Hosts { gate: Mutex::new(HostGate::new(per_host)), freed }), receiver)
+    /// With so many places for each host. Who has the notice hears of places that got free.
+    pub(crate) fn new(per_host: usize) -> (Arc<Hosts<J>>, Arc<Notify>) {
+        let freed = Arc::new(Notify::new());
+        (Arc::new(Hosts { gate: Mutex::new(HostGate::new(per_host)), freed: Arc::clone(&freed) }), freed)
     }
 
     /// The lanes. Not to be held across an await, nor while a [`Place`] is dropped.
@@ -88,12 +88,14 @@ impl<J: Send + std::fmt::Debug + 'static> Places for Hosts<J> {
     }
 
     fn leave(self: Arc<Self>, host: &Arc<str>) {
-        let waiter = self.gate().leave(host);
+        let mut gate = self.gate();
+        let (waiter, is_waited_for) = (gate.leave(host), gate.waiting() > 0);
+        drop(gate);
         match waiter {
             // If it does not wait any more, the place is dropped here, and goes to the next.
             Some(waiter) => drop(waiter.send(self.taken(host))),
-            // The dispatcher may be gone: then nothing starts any more.
-            None => _ = self.freed.send(()),
+            None if is_waited_for => self.freed.notify_one(),
+            None => {}
         }
     }
 }
