@@ -89,8 +89,8 @@ impl Collector for Numbers {
                 oldest_ms as f64 / 1000.0,
             )?;
         }
-        let help = "Hosts that everybody leaves alone for a while; at most those that a scrape looks at";
-        self.gauge(&mut encoder, "imgq_queue_hosts_held", None, help, figures.hosts_held())
+        let help = "Hosts that everybody leaves alone for a while";
+        self.gauge(&mut encoder, "imgq_queue_hosts_held", None, help, figures.hosts_held)
     }
 }
 

@@ -11,13 +11,8 @@ pub(super) struct Figures {
     pub(super) status: Status,
     /// Those that are left alone first.
     pub(super) hosts: Vec<HostState>,
-}
-
-impl Figures {
-    /// Hosts that everybody leaves alone for a while, of those that were looked at.
-    pub(super) fn hosts_held(&self) -> u64 {
-        self.hosts.iter().filter(|host| host.held_for_ms.is_some()).count() as u64
-    }
+    /// Hosts that everybody leaves alone for a while, in all.
+    pub(super) hosts_held: u64,
 }
 
 /// The queue as it was at one moment.

@@ -41,7 +41,8 @@ impl Watcher {
     pub(super) async fn figures(&self) -> Seen<Figures> {
         let read = async {
             let status = self.queue.status().await?;
-            Ok(Figures { status, hosts: self.queue.hosts(HOSTS_MAX).await? })
+            let (hosts, hosts_held) = (self.queue.hosts(HOSTS_MAX).await?, self.queue.hosts_held().await?);
+            Ok(Figures { status, hosts, hosts_held })
         };
         recent(&self.figures, GOOD_FOR, read).await
     }

@@ -263,7 +263,7 @@ fn hosts(figures: &Figures) -> Markup {
     let mut rows: Vec<(&str, HostRow<'_>)> = by_name.into_iter().collect();
     rows.sort_by(|(_, a), (_, b)| held(b).cmp(&held(a)).then(b.rate.total_cmp(&a.rate)));
     html! {
-        div.title { h2 { "Hosts" } span.muted { (number(figures.hosts_held())) " left alone" } }
+        div.title { h2 { "Hosts" } span.muted { (number(figures.hosts_held)) " left alone" } }
         @if rows.is_empty() { p.muted { "None was asked lately." } } @else {
             div.scroll tabindex="0" role="region" aria-label="Hosts, table" {
                 table {
@@ -450,7 +450,7 @@ mod tests {
         };
         let held = HostState { host: format!("{hostile}2"), held_for_ms: Some(5), why: text(), ..HostState::default() };
         let snapshot = Snapshot {
-            figures: Arc::new(Figures { status, hosts: vec![held] }),
+            figures: Arc::new(Figures { status, hosts: vec![held], hosts_held: 1 }),
             batches: vec![BatchState { batch: "0123456789ab".into(), source: text(), ..BatchState::default() }],
             results: vec![ResultRow {
                 entry: "1-0".into(),

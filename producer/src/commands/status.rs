@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often `--watch` looks: O(workers) for Redis.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Hosts that are looked through for those that are left alone.
-const HOSTS_READ: usize = 500;
+/// Hosts that are looked through for those that are left alone: for people, who are shown the longest of these, and for programs.
+const HOSTS_READ: [usize; 2] = [500, 10_000];
 /// Hosts, reasons and workers that are shown of many.
 const SHOWN: usize = 20;
 
@@ -61,12 +61,14 @@ async fn look(queue: &Queue, args: &StatusArgs) -> Result<(serde_json::Value, St
         return Ok((serde_json::to_value(&state).map_err(as_json)?, of_batch(&state, now_ms)));
     }
     let status = queue.status().await?;
-    let hosts = queue.hosts(HOSTS_READ).await?;
+    let (hosts, in_all) = (queue.hosts(HOSTS_READ[usize::from(args.json)]).await?, queue.hosts_held().await?);
     let held: Vec<HostState> = hosts.into_iter().filter(is_held).collect();
+    let in_all = held.len().max(in_all as usize);
     let mut facts = serde_json::to_value(&status).map_err(as_json)?;
     facts["hosts"] = serde_json::to_value(&held).map_err(as_json)?;
+    facts["hosts_held"] = in_all.into();
     let now_ms = queue.now_ms().await?;
-    Ok((facts, text(&status, &held, now_ms)))
+    Ok((facts, text(&status, &held, in_all, now_ms)))
 }
 
 fn is_held(host: &HostState) -> bool {
@@ -86,7 +88,8 @@ fn of_batch(state: &BatchState, now_ms: u64) -> String {
     format!("batch {} ({}) of {}\n{text}", state.batch, state.stage(), harmless(&state.source))
 }
 
-fn text(status: &Status, held: &[HostState], now_ms: u64) -> String {
+/// `held_in_all` hosts are left alone, of which some are known.
+fn text(status: &Status, held: &[HostState], held_in_all: usize, now_ms: u64) -> String {
     let rate = status.jobs_a_second();
     let eta = match status.time_left() {
         TimeLeft::About(time) => format!(", ETA {}", duration(time)),
@@ -123,7 +126,7 @@ fn text(status: &Status, held: &[HostState], now_ms: u64) -> String {
     if !held.is_empty() {
         lines.push(format!("\n{}", paint(HEAD, "hosts that are left alone")));
         lines.extend(held.iter().take(SHOWN).map(host_line));
-        lines.extend(and_more(held.len(), "host", "`producer status --json` has all"));
+        lines.extend(and_more(held_in_all, "host", "`producer status --json` has 10,000 of them"));
     }
     let busiest: Vec<_> = status.busiest_workers().into_iter().take(SHOWN).collect();
     lines.push(format!("\n{}", super::workers::table(&busiest, now_ms)));

@@ -132,6 +132,16 @@ impl Queue {
         hosts.truncate(at_most);
         Ok(hosts)
     }
+
+    /// How many hosts everybody leaves alone now.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn hosts_held(&self) -> Result<u64, QueueError> {
+        let now_ms = self.now_ms().await?;
+        let count = redis::Cmd::zcount(self.keys.hosts_held(), format!("({now_ms}"), "+inf");
+        self.channel.query("count hosts that are held", &count).await
+    }
 }
 
 impl Queue {
