@@ -54,6 +54,18 @@ impl Keys {
     pub fn workers(&self) -> String {
         self.key("workers")
     }
+    /// ZSET: names of workers, by when they registered.
+    pub fn workers_since(&self) -> String {
+        self.key("workers:since")
+    }
+    /// SET: names of workers that have suspects in flight.
+    pub fn trials(&self) -> String {
+        self.key("trials")
+    }
+    /// ZSET: of batches that are not sealed, `COMMAND ID`, by which a command that is repeated finds the one that it began.
+    pub fn batches_unsealed(&self) -> String {
+        self.key("batches:unsealed")
+    }
     /// HASH: facts about one worker process.
     pub fn worker(&self, worker: &str) -> String {
         self.key(&format!("worker:{worker}"))

@@ -267,6 +267,29 @@ fn an_enqueue_that_was_killed_half_way_is_completed_by_the_same_command() {
 }
 
 #[test]
+fn an_enqueue_that_was_killed_is_completed_after_any_number_of_others() {
+    let mut behind = Behind::a_proxy();
+    let folder = tempfile::tempdir().unwrap();
+    let list = list_of(&behind.origin, 20_000, &folder);
+    let mut killed = in_the_middle(&mut behind, &["enqueue", "--no-dedup", &list]);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let first: Vec<String> = behind.queue.run(&["ZRANGE", "@batches", "0", "-1"]);
+    for n in 1..=500 {
+        let id = format!("{n:012x}");
+        let facts = ["started", "99999999999999", "sealed", "99999999999999", "finished", "99999999999999"];
+        let key = format!("@batch:{id}");
+        behind.queue.run::<i64>(&[&["HSET", key.as_str(), "source", "others"][..], &facts].concat());
+        behind.queue.run::<i64>(&["ZADD", "@batches", "99999999999999", &id]);
+    }
+    let command = Producer::command_at(&behind.network.url(), &behind.queue.name, &["enqueue", "--no-dedup", &list]);
+    let second = finish(command, b"", SOON);
+    assert!(second.code == 0 && second.stderr.contains(&format!("going on with batch {}", first[0])), "{second:?}");
+    assert_eq!(behind.queue.ready_len(), 20_000, "no link twice");
+    assert_eq!(behind.queue.run::<i64>(&["ZCARD", "@batches:unsealed"]), 0, "it is complete");
+}
+
+#[test]
 fn a_list_that_was_changed_is_another_enqueue_without_dedup() {
     let mut behind = Behind::a_proxy();
     let folder = tempfile::tempdir().unwrap();

@@ -413,6 +413,40 @@ fn a_lonely_worker(redis: &Redis, observer: &Observer) {
     observer.until_part(ALONE, "ends");
 }
 
+/// An enqueue that waits for room, and then is broken off.
+fn an_enqueue_that_is_not_complete(redis: &Redis, observer: &Observer) {
+    let (queue, folder) = (RawQueue::on(redis), tempfile::tempdir().unwrap());
+    let list = folder.path().join("links.txt");
+    std::fs::write(&list, "https://x.org/1.jpg\nhttps://x.org/2.jpg\n".repeat(3000)).unwrap();
+    let arguments = ["enqueue", list.to_str().unwrap(), "--no-dedup", "--max-ready", "1000"];
+    let mut waiting = Producer::command(&queue, &arguments).spawn().unwrap();
+    let unsealed = queue.key("batches:unsealed");
+    observer.until("batches:unsealed", |sight| matches!(sight, Sight::Key { key, .. } if *key == unsealed));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
+
+/// A clock that was an hour ahead, with more jobs that wait than are moved at once.
+fn a_clock_that_was_set_back(redis: &Redis, observer: &Observer) {
+    let (mut queue, storage) = (RawQueue::on(redis), tempfile::tempdir().unwrap());
+    let (seconds, _): (u64, u64) = queue.run(&["TIME"]);
+    let ahead_ms = (seconds + 3600) * 1000;
+    let due = (ahead_ms + 3_600_000).to_string();
+    let jobs: Vec<String> =
+        (0..10_001).map(|n| format!(r#"{{"id":"{n:032x}","url":"https://x.org/{n}.jpg"}}"#)).collect();
+    for some in jobs.chunks(1000) {
+        let mut command = vec!["ZADD", "@delayed"];
+        command.extend(some.iter().flat_map(|job| [due.as_str(), job.as_str()]));
+        queue.run::<i64>(&command);
+    }
+    queue.run::<i64>(&["HSET", "@meta", "tick", &ahead_ms.to_string()]);
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    for field in ["shift_ms", "shift_from"] {
+        observer.until_field(&queue, "meta", field);
+    }
+    queue.run::<i64>(&["DEL", "@delayed"]);
+}
+
 /// What Imgur says of a client id; and where links are in dedup, which no worker is to change.
 fn enqueued_alone(redis: &Redis, tables: &Tables) {
     let mut queue = RawQueue::on(redis);
@@ -450,6 +484,8 @@ fn every_key_and_field_is_documented_and_what_is_documented_appears() {
         scope.spawn(|| a_host_that_refuses(&redis, &observer));
         scope.spawn(|| a_target_that_refuses(&redis, &observer));
         scope.spawn(|| a_lonely_worker(&redis, &observer));
+        scope.spawn(|| a_clock_that_was_set_back(&redis, &observer));
+        scope.spawn(|| an_enqueue_that_is_not_complete(&redis, &observer));
         scope.spawn(|| enqueued_alone(&redis, &tables));
     });
     let seen = observer.end();

@@ -16,15 +16,15 @@ pub(crate) const FINISH: Piece = piece!("finish.lua");
 script! {
     OpenScript<'a> from "batch_open.lua", refused at maxmemory;
     with [TIME, TYPES];
-    keys [batch_key, batches_key];
+    keys [batch_key, batches_key, batches_unsealed_key];
     args [batch: String, enqueuer: &'a str, enqueuer_before: &'a str, source: &'a str, command: &'a str];
 }
 
 script! {
     SealScript<'a> from "batch_seal.lua";
-    with [TIME, FINISH];
-    keys [batch_key];
-    args [enqueuer: &'a str, chunks: u64];
+    with [TIME, TYPES, FINISH];
+    keys [batch_key, batches_unsealed_key];
+    args [batch: String, enqueuer: &'a str, chunks: u64];
 }
 
 script! {
@@ -174,7 +174,7 @@ pub struct TakenOver {
 /// A batch that is not sealed says that its enqueuer is alive every second. Silent for longer than this, it is gone: longer
 /// than it waits for a Redis that is away (30 s).
 pub const ENQUEUER_GONE_MS: u64 = 45_000;
-/// How many of the newest batches are looked through for one that was broken off.
+/// How many of the newest batches are looked through for one that was broken off before `batches:unsealed` was kept.
 const LOOK_THROUGH: usize = 200;
 
 impl Queue {
@@ -198,18 +198,35 @@ impl Queue {
     /// # Errors
     /// As every call.
     pub async fn take_over(&self, command: &str) -> Result<Option<TakenOver>, QueueError> {
+        let found = self.unsealed_batches(command).await?;
+        if let Some(taken_over) = self.take_one_over(command, found).await? {
+            return Ok(Some(taken_over));
+        }
         let newest = self.newest_batches(LOOK_THROUGH).await?;
-        if newest.is_empty() {
+        self.take_one_over(command, newest).await
+    }
+
+    /// Batches that the same command began, and that are not sealed.
+    async fn unsealed_batches(&self, command: &str) -> Result<Vec<BatchId>, QueueError> {
+        let mut look = redis::cmd("ZRANGE");
+        // A digest has no blank, and `!` comes behind that.
+        look.arg(self.keys.batches_unsealed()).arg(format!("[{command} ")).arg(format!("({command}!")).arg("BYLEX");
+        let found: Vec<String> = self.channel.query("look for a batch that was broken off", &look).await?;
+        Ok(found.iter().filter_map(|member| member.rsplit(' ').next()?.parse().ok()).collect())
+    }
+
+    async fn take_one_over(&self, command: &str, batches: Vec<BatchId>) -> Result<Option<TakenOver>, QueueError> {
+        if batches.is_empty() {
             return Ok(None);
         }
         let mut pipe = redis::pipe();
         pipe.cmd("TIME");
-        for id in &newest {
+        for id in &batches {
             pipe.cmd("HMGET").arg(self.keys.batch(*id)).arg(&["command", "sealed", "enqueuer", "seen"]);
         }
         let mut replies = self.channel.replies("look for a batch that was broken off", &pipe).await?;
         let now_ms = replies.time_ms()?;
-        for id in newest {
+        for id in batches {
             let mut facts = replies.list("facts of a batch")?;
             let known = facts.text_or_nil("its command")?;
             let sealed = facts.text_or_nil("when it was sealed")?;
@@ -239,6 +256,7 @@ impl Queue {
         let call = OpenScript {
             batch_key: self.keys.batch(batch.id),
             batches_key: self.keys.batches(),
+            batches_unsealed_key: self.keys.batches_unsealed(),
             batch: batch.id.to_string(),
             enqueuer: &batch.enqueuer,
             enqueuer_before: before,
@@ -275,7 +293,9 @@ impl Queue {
     }
 
     pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> Call {
-        SealScript { batch_key: self.keys.batch(id), enqueuer, chunks }.call()
+        let batches_unsealed_key = self.keys.batches_unsealed();
+        SealScript { batch_key: self.keys.batch(id), batches_unsealed_key, batch: id.to_string(), enqueuer, chunks }
+            .call()
     }
 
     /// Says that the enqueuer of a batch is alive.
