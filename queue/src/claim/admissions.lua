@@ -1,6 +1,6 @@
 -- What claimed jobs are admitted to.
 
-local NOWHERE = {}
+local NOWHERE = 0
 
 -- Whether there is anything to look at hosts for; reads at what pace the worker's busy hosts get jobs done.
 local function hosts_matter()

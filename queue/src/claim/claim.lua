@@ -46,8 +46,9 @@ local looks_at_hosts = hosts_matter()
 local aside_max = looks_at_hosts and DELAYED_MAX - redis.call('ZCARD', delayed_key) or 0
 local crashes_known = redis.call('EXISTS', crashes_key) == 1
 -- What becomes of the jobs that were looked at: fields and payloads for the in-flight hash; times and payloads of those that
--- stay in `delayed`, and of those that come into it; payloads for the end of the queue; members that leave `delayed`.
-local filed, staying, parking, rotating, leaving = {}, {}, {}, {}, {}
+-- stay in `delayed`, and of those that come into it; members that leave `delayed`.
+local fields_begin = string.format('%.0f.', claim_number)
+local filed, staying, parking, leaving = {}, {}, {}, {}
 -- Payloads, crashes and admissions, for the reply.
 local jobs = {}
 local aside, looked_bytes = 0, 0
@@ -71,7 +72,7 @@ local function file(payload, member, crashes, admissions)
     aside_max = aside_max + 1
   end
   local filed_before, told_before = #filed, #jobs
-  filed[filed_before + 1], filed[filed_before + 2] = claim_number .. '.' .. (filed_before / 2 + 1), payload
+  filed[filed_before + 1], filed[filed_before + 2] = fields_begin .. filed_before / 2 + 1, payload
   jobs[told_before + 1], jobs[told_before + 2], jobs[told_before + 3] = payload, crashes, admissions
 end
 

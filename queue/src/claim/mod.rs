@@ -299,7 +299,8 @@ impl Claim {
                 field: LeaseField::new(number, jobs.len() as u64 + 1),
                 payload: claimed.bytes("a job's payload")?,
                 crashes: claimed.count("a job's crashes")?,
-                admissions: Admission::read(claimed.list("what a job is admitted to")?)?,
+                runs_alone,
+                admissions: Admission::read(claimed.list_or_0("what a job is admitted to")?)?,
             });
         }
         Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, rotated, left_alone, dropped })
