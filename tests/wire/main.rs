@@ -15,6 +15,7 @@ mod errors;
 mod faults;
 mod first_run;
 mod hand_pushed;
+mod held;
 mod help;
 mod hostile;
 mod hostile_http2;

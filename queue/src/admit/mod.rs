@@ -1,7 +1,7 @@
 //! Admission of hosts for jobs that are claimed already: the targets of redirects. For the host of a link the claim decides, by the same
 //! functions (`hosts/admission.lua`).
 
-use super::hosts::{ADMISSION, ENTRIES, LINE};
+use super::hosts::{ADMISSION, ENTRIES};
 use super::{Queue, Start, WorkerName};
 use crate::scripts::{Reply, TIME, TYPES, part, script};
 use common::error::QueueError;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 script! {
     AdmitScript<'a> from "admit.lua";
-    with [TIME, TYPES, ENTRIES, LINE, ADMISSION];
+    with [TIME, TYPES, ENTRIES, ADMISSION];
     keys [hosts_key, hosts_held_key, workers_key];
     args [worker: &'a str, host_interval_us: u64, free_refusals: u32], then questions_from;
     parts [Question]

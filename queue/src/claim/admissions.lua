@@ -12,10 +12,22 @@ local function hosts_matter()
   return host_interval_ms > 0 or #ARGV >= waiting_from or redis.call('EXISTS', hosts_key, hosts_held_key) > 0
 end
 
+-- Scheme and authority of the links of which the last look found that they have to wait, and for what. Whoever has to wait has to for the
+-- whole of a call, so of a wall of such jobs each but the first costs a third.
+local wall_scheme, wall_authority, wall_state, wall_until, wall_apart_ms
+
+-- When a job is looked at again that is like the last one that had to wait; nil of any other.
+local function place_at_wall(payload, now)
+  if not wall_state or #payload > PAYLOAD_BYTES_MAX then return nil end
+  local scheme, authority = string.match(payload, AS_WRITTEN)
+  if authority ~= wall_authority or scheme ~= wall_scheme or string.find(payload, '"redirects_to":"', 1, true) then return nil end
+  return place_of(wall_state, now, wall_until, wall_apart_ms)
+end
+
 -- The hosts that a job is admitted to and their starts, in turn: to that of its link and, where it waits for the hosts that this leads to,
 -- to each of them, by one admission for each request; to all or to none. One that has refused so often that waiting is over stands
 -- alone, with its reason. Or nil, and when the job is looked at again.
-local function admissions_of(host, targets, now)
+local function admissions_of(payload, host, targets, now)
   if not host then return NOWHERE end
   local hosts, found = targets or {}, {}
   table.insert(hosts, 1, host)
@@ -23,7 +35,13 @@ local function admissions_of(host, targets, now)
     if not found[asked] then
       local state = host_state(hosts_key, asked, now)
       local verdict, what, apart_ms = may_ask(asked, state, now, AHEAD_MAX)
-      if verdict == 'wait' then return nil, place_of(state, now, what, apart_ms) end
+      if verdict == 'wait' then
+        if not targets then
+          wall_scheme, wall_authority = string.match(payload, AS_WRITTEN)
+          wall_state, wall_until, wall_apart_ms = wall_authority and state, what, apart_ms
+        end
+        return nil, place_of(state, now, what, apart_ms)
+      end
       if verdict == 'refused' then return {asked, what} end
       found[asked] = {verdict, what}
     end

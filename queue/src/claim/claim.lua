@@ -39,12 +39,9 @@ local LOOKS_BYTES_MAX = 1048576
 local DECODING_FACTOR = 16
 -- Elements that are read at once: nobody knows how large what was pushed by hand is before it was read.
 local PAGE_MAX = 16
--- Jobs that may wait in `delayed`; beyond that, one whose host cannot take it goes to the end of the queue.
-local DELAYED_MAX = 200000
 
 local looks_at_hosts = hosts_matter()
-local aside_max = looks_at_hosts and DELAYED_MAX - redis.call('ZCARD', delayed_key) or 0
-local crashes_known = redis.call('EXISTS', crashes_key) == 1
+open_trials()
 -- What becomes of the jobs that were looked at: fields and payloads for the in-flight hash; times and payloads of those that
 -- stay in `delayed`, and of those that come into it; members that leave `delayed`.
 local fields_begin = string.format('%.0f.', claim_number)
@@ -58,19 +55,14 @@ local function put_aside(payload, member, due)
   aside = aside + 1
   if member == payload then
     staying[#staying + 1], staying[#staying + 2] = due, payload
-  elseif member or aside_max > 0 then
-    parking[#parking + 1], parking[#parking + 2] = due, payload
-    if member then leaving[#leaving + 1] = member else aside_max = aside_max - 1 end
   else
-    rotating[#rotating + 1] = payload
+    parking[#parking + 1], parking[#parking + 2] = due, payload
+    if member then leaving[#leaving + 1] = member end
   end
 end
 
 local function file(payload, member, crashes, admissions)
-  if member then
-    leaving[#leaving + 1] = member
-    aside_max = aside_max + 1
-  end
+  if member then leaving[#leaving + 1] = member end
   local filed_before, told_before = #filed, #jobs
   filed[filed_before + 1], filed[filed_before + 2] = fields_begin .. filed_before / 2 + 1, payload
   jobs[told_before + 1], jobs[told_before + 2], jobs[told_before + 3] = payload, crashes, admissions
@@ -89,8 +81,8 @@ local function take(element, member)
       return false
     end
   end
-  looked_bytes = looked_bytes + math.max(#element, #payload)
-  if looks_at_hosts then
+  if looks_at_hosts then due = place_at_wall(payload, now) end
+  if looks_at_hosts and not due then
     local host, is_decoded = host_of(payload)
     if is_decoded then looked_bytes = looked_bytes + DECODING_FACTOR * #payload end
     admissions, due = admissions_of(host, targets_of(payload), now)
@@ -120,6 +112,18 @@ local function take_from(page, is_of_delayed)
       number = number + 1
     end
     if #elements < wanted then return number end
+-- Jobs that wait behind a wall of those whose host may not be asked, say behind a million of one host, are found from the other end.
+local function take_last(taken)
+  local rest = redis.call('LLEN', ready_key) - taken
+  local wanted = math.min(PAGE_MAX, rest, max - #filed / 2)
+  if wanted <= 0 or looked_bytes >= LOOKS_BYTES_MAX then return 0 end
+  for _, element in ipairs(redis.call('LRANGE', ready_key, -wanted, -1)) do
+    -- One that has to run alone is not passed over: the next claim begins with it.
+    if not take(element) then put_aside(element, nil, now) end
+  end
+  return wanted
+end
+
   end
   return number
 end
@@ -141,13 +145,14 @@ end
 -- Each job comes into its new place before it leaves the one before.
 in_parts('HSET', inflight_key, filed)
 in_parts('ZADD', delayed_key, staying)
-for i = 1, #parking, 2 do put_to_wait(delayed_key, parking[i], parking[i + 1], now * 1000 + i) end
-in_parts('RPUSH', ready_key, rotating)
+local taken_last = aside >= LOOKS_MAX and take_last(taken) or 0
+put_all_to_wait(delayed_key, parking, now * 1000)
 in_parts('ZREM', delayed_key, leaving)
-if taken > 0 then redis.call('LTRIM', ready_key, taken, -1) end
-if aside > 0 then add_to(stats_key, 'held', aside) end
+if taken + taken_last > 0 then redis.call('LTRIM', ready_key, taken, -1 - taken_last) end
+if held > 0 then add_to(stats_key, 'held', held) end
+save_trial()
 
 local next_due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
 local next_due_ms = next_due and math.max(0, tonumber(next_due) - now) or -1
 local more = (aside > 0 or looked_bytes >= LOOKS_BYTES_MAX) and 1 or 0
-return {'ok', next_due_ms, more, #rotating > 0 and 1 or 0, alone, hosts_dropped, jobs}
+return {'ok', next_due_ms, more, runs_alone, alone, hosts_dropped, jobs}

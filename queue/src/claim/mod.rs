@@ -146,8 +146,6 @@ pub enum Claim {
         /// Whether there may be others behind those that were looked at: jobs were put aside whose hosts cannot take them now, or
         /// they were so large that fewer were looked at.
         more: bool,
-        /// Whether so many wait already that some went to the end of the queue instead.
-        rotated: bool,
         /// Hosts out of [`ClaimRequest::waiting`] that are to be left alone.
         left_alone: Vec<String>,
         /// What was remembered of these hosts could not be understood, and was dropped.
@@ -288,7 +286,7 @@ impl Claim {
     fn read_jobs(reply: &mut Reply, number: u64) -> Result<Claim, QueueError> {
         let next_due_ms = reply.count_unless_minus_one("ms until a delayed job is due, or -1")?;
         let more = reply.flag("whether there are more")?;
-        let rotated = reply.flag("whether some went to the end of the queue")?;
+        let runs_alone = reply.flag("whether the job has to run alone")?;
         let left_alone = reply.texts("hosts that are left alone")?;
         // Of an entry that nobody understands the name may be as bad.
         let dropped = reply.texts("hosts that were dropped")?;
@@ -303,7 +301,7 @@ impl Claim {
                 admissions: Admission::read(claimed.list_or_0("what a job is admitted to")?)?,
             });
         }
-        Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, rotated, left_alone, dropped })
+        Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, left_alone, dropped })
     }
 }
 
@@ -381,17 +379,14 @@ mod tests {
         let read = |reply| Claim::read(reply, 7);
         let at = |admissions: &[redis::Value]| Array(admissions.to_vec());
         let both = at(&[word("a"), Int(30), word("b"), word("rate_limited")]);
-        let Claim::Jobs { jobs: claimed, next_due, more, rotated, left_alone, dropped } =
+        let Claim::Jobs { jobs: claimed, next_due, more, left_alone, dropped } =
             takes_only(read, &jobs(&[word("{}"), Int(2), at(&[word("a"), word("?dns")]), word("x"), Int(0), both]))
         else {
             panic!("jobs")
         };
-        assert_eq!(
-            (next_due, more, rotated, left_alone, dropped.len()),
-            (None, true, false, vec!["a.org".to_owned()], 0)
-        );
-        let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes)).collect();
-        assert_eq!(told, [("7.1", 2), ("7.2", 0)]);
+        assert_eq!((next_due, more, left_alone, dropped.len()), (None, true, vec!["a.org".to_owned()], 0));
+        let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes, job.runs_alone)).collect();
+        assert_eq!(told, [("7.1", 2, true), ("7.2", 0, true)]);
         let admission = |host: &str, start| Admission { host: host.into(), start };
         assert_eq!(claimed[0].admissions, [admission("a", Start::Probe(Failure::Dns))]);
         let after = Start::After(Duration::from_millis(30));

@@ -14,6 +14,8 @@ local HOLD_MAX = 3700000
 local PROBE_MAX = 30000
 -- A job that has to wait is looked at again after this time at the latest, so that no wrong guess lasts.
 local PARK_MAX = 60000
+-- Between the first looks at jobs that waited for the end of a hold: 4,000 a second, until the host's pace is known.
+local HOLD_STEP = 0.25
 
 -- A refusal that comes so long after the last hold was over is the first one again.
 local HOLD_MEMORY = 600000

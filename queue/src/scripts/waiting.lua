@@ -11,3 +11,23 @@ local function put_to_wait(delayed, at, payload, number)
     end)
   end
 end
+
+-- Puts many to wait: times and payloads in turn, which get numbers from `number` on. At once where they are all different: one by one
+-- they cost twice as much.
+local function put_all_to_wait(delayed, waiting, number)
+  for from = 1, #waiting, 1000 do
+    local to = math.min(from + 999, #waiting)
+    local payloads, is_double = {}, false
+    for i = from + 1, to, 2 do
+      is_double = is_double or payloads[waiting[i]]
+      payloads[waiting[i]] = true
+      payloads[#payloads + 1] = waiting[i]
+    end
+    for _, at in ipairs(not is_double and redis.call('ZMSCORE', delayed, unpack(payloads)) or {}) do is_double = is_double or at end
+    if is_double then
+      for i = from, to, 2 do put_to_wait(delayed, waiting[i], waiting[i + 1], number + i) end
+    else
+      redis.call('ZADD', delayed, unpack(waiting, from, to))
+    end
+  end
+end

@@ -80,7 +80,7 @@ end
 
 save_hosts(hosts_key, hosts_held_key, now)
 move_forward(now)
-for w = 1, #waiting, 2 do put_to_wait(delayed_key, waiting[w], waiting[w + 1], now * 1000 + w) end
+put_all_to_wait(delayed_key, waiting, now * 1000)
 for _, link in ipairs(failed_links) do
   local bucket_index, digest = string.match(link, '^(%d+) (%d+)$')
   local bucket_key = KEYS[tonumber(bucket_index) or 0]

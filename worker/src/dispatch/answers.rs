@@ -18,8 +18,6 @@ use std::time::Duration;
 const PAUSED_WAIT: Duration = Duration::from_millis(1000);
 /// With as many results as there may be, readers are given this long before it is looked at again.
 const FULL_WAIT: Duration = Duration::from_millis(500);
-/// With more jobs in `delayed` than it holds well, the queue is gone round at this pace.
-const ROTATED_WAIT: Duration = Duration::from_millis(50);
 /// A push wakes every waiting worker; the claims of a large fleet are spread a little.
 pub(super) const WAKE_JITTER_US: u64 = 2000;
 /// After a wait for jobs that broke off. The next claim finds out what is the matter.
@@ -71,7 +69,7 @@ impl Dispatcher {
             self.say_waiting("");
         }
         match claim {
-            Claim::Jobs { jobs, next_due, more, rotated, left_alone, dropped } => {
+            Claim::Jobs { jobs, next_due, more, left_alone, dropped } => {
                 say_dropped(&dropped);
                 self.hold_all(&left_alone);
                 let found_nothing = jobs.is_empty() && asked.max > 0;
@@ -81,9 +79,7 @@ impl Dispatcher {
                 } else {
                     self.admit(jobs);
                 }
-                if found_nothing && rotated {
-                    self.idle(ROTATED_WAIT.min(self.until_look()), false);
-                } else if found_nothing && !more {
+                if found_nothing && !more {
                     // A start that was not needed may have come back just after the claim.
                     let came_back =
                         self.limits.host_rate.is_some() && self.ledger.confirmations() != asked.confirmations;

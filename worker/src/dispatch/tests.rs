@@ -237,7 +237,7 @@ async fn a_suspect_waits_for_the_others_and_runs_alone() {
     bench.answer_claim(claimed_jobs(0..1));
     bench.finds_no_object();
     bench.dispatcher.ask_to_compare();
-    let suspects = [1, 2].map(|n| ClaimedJob { crashes: 2, ..job(n, &link(n)) });
+    let suspects = [1, 2].map(|n| ClaimedJob { crashes: 2, runs_alone: true, ..job(n, &link(n)) });
     bench.answer_comparison(vec![job(0, &link(0)), suspects[0].clone(), suspects[1].clone()]);
     let ledger = Arc::clone(&bench.dispatcher.ledger);
     let settle = |n: usize| ledger.settled(std::iter::once(&field(n)));
@@ -268,7 +268,7 @@ async fn a_suspect_waits_for_the_others_and_runs_alone() {
 async fn a_suspect_that_cannot_be_marked_is_tried_again_and_one_that_is_elsewhere_is_not_run() {
     let mut bench = bench(&[]);
     bench.goes_on();
-    bench.answer_claim(jobs(vec![ClaimedJob { crashes: 2, ..job(1, &link(1)) }]));
+    bench.answer_claim(jobs(vec![ClaimedJob { crashes: 2, runs_alone: true, ..job(1, &link(1)) }]));
     assert_eq!(bench.goes_on(), Some(Question::RunAlone(field(1))));
     bench.answer(Answer::Mark(Err(crate::testing::away())));
     assert_eq!(bench.goes_on(), None);
@@ -309,7 +309,7 @@ async fn while_jobs_wait_redis_is_asked_about_their_hosts() {
     assert_eq!(bench.goes_on(), Some(Question::Claim(0)));
     let left_alone = vec!["one.example".to_owned()];
     let (jobs, dropped) = (Vec::new(), Vec::new());
-    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, rotated: false, left_alone, dropped });
+    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped });
     assert_eq!(bench.left().len(), 18, "what waits for a host that is left alone goes back");
 }
 
@@ -335,7 +335,7 @@ async fn a_target_that_is_left_alone_takes_back_the_leave_of_those_who_wait_to_g
     assert_eq!(named, ["cdn.example", "img.example", "one.example"]);
     let left_alone = vec!["cdn.example".to_owned()];
     let (jobs, dropped) = (Vec::new(), Vec::new());
-    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, rotated: false, left_alone, dropped });
+    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped });
     let (left, mut to_cdn) = (bench.left(), (4..10).map(field).collect::<Vec<_>>());
     to_cdn.retain(|field| !left.contains(field));
     assert_eq!((left.len(), to_cdn), (6, Vec::new()), "these and nobody else");
