@@ -43,7 +43,7 @@ pub use registry::{ScriptNames, script_names, script_sources};
 pub use scripts::PartNames;
 pub use settle::{Settled, Settlement};
 pub use status::{Status, TimeLeft, WorkerHost, WorkerState, time_left};
-pub use workers::{Heartbeat, LEASE, WorkerName, host_name};
+pub use workers::{Heartbeat, LEASE, Recovered, WorkerName, host_name};
 
 use common::error::QueueError;
 use common::keys::Keys;

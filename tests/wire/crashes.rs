@@ -135,3 +135,208 @@ fn a_job_that_kills_its_worker_three_times_is_dead_and_its_neighbours_are_unharm
     assert_eq!(origin.requests("endless"), 3, "not run a fourth time");
     until("no crash is remembered", SOON, || queue.hash("crashes").is_empty().then_some(()));
 }
+
+/// A job as imgq writes it, by its number.
+fn job(origin: &Origin, n: usize) -> (String, String) {
+    let id = format!("00000000000080008000{n:012x}");
+    (id.clone(), format!(r#"{{"id":"{id}","url":"{}"}}"#, origin.url(&format!("{n}/400.gif"))))
+}
+
+/// A worker that died: its lease was over at that time, it had been there for long, and it had these jobs in flight.
+fn dead_worker(queue: &mut RawQueue, name: &str, lease_end: u64, jobs: &[String]) {
+    for (at, job) in jobs.iter().enumerate() {
+        queue.run::<i64>(&["HSET", &format!("@inflight:{name}"), &format!("1.{}", at + 1), job]);
+    }
+    queue.run::<i64>(&["HSET", &format!("@worker:{name}"), "started", "1"]);
+    queue.run::<i64>(&["ZADD", "@workers:since", "1", name]);
+    queue.run::<i64>(&["ZADD", "@workers", &lease_end.to_string(), name]);
+}
+
+fn until_recovered(queue: &mut RawQueue, living: usize) {
+    until("the dead are struck off", SOON, || (queue.workers().len() == living).then_some(()));
+}
+
+fn redis_ms(queue: &mut RawQueue) -> u64 {
+    let (seconds, micros): (u64, u64) = queue.run(&["TIME"]);
+    seconds * 1000 + micros / 1000
+}
+
+#[test]
+fn a_fleet_that_dies_as_a_whole_three_times_harms_no_job() {
+    let origin = Origin::start();
+    origin.hold();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    for n in 0..9 {
+        queue.push(&origin.url(&format!("{n}/500.gif")));
+    }
+    let slots = ["--concurrency", "3"];
+    for death in 1..=3 {
+        let fleet: Vec<Worker> = (0..3).map(|_| Worker::start(&queue, storage.path(), &slots)).collect();
+        until(&format!("all jobs are in flight before death {death}"), SOON, || {
+            let names = queue.workers();
+            let held: usize = names.iter().map(|name| queue.in_flight(name).len()).sum();
+            let all_have_some = names.iter().filter(|name| !queue.in_flight(name).is_empty()).count() == 3;
+            (names.len() == 3 && held == 9 && all_have_some && origin.requests_in_all() >= 9 * death).then_some(())
+        });
+        fleet.into_iter().for_each(Worker::kill);
+    }
+    origin.let_go();
+    let _last = Worker::start(&queue, storage.path(), &slots);
+    queue.until_results(9, Duration::from_secs(30));
+    assert!(one_result_each(&mut queue, 9).values().all(|outcome| outcome == "stored"));
+    until("no crash is remembered", SOON, || queue.hash("crashes").is_empty().then_some(()));
+}
+
+#[test]
+fn what_was_there_at_five_deaths_of_most_of_the_fleet_is_a_suspect_all_the_same() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    queue.run::<i64>(&["HSET", "@meta", "paused", "1"]);
+    let _living = Worker::start(&queue, storage.path(), &[]);
+    queue.until_workers(1);
+    let (id, payload) = job(&origin, 1);
+    let began = redis_ms(&mut queue) - 100_000;
+    for death in 1..=5 {
+        // Within a heartbeat of each other.
+        let ended = began + 10_000 * death;
+        for (n, jobs) in [&[payload.clone()][..], &[], &[]].into_iter().enumerate() {
+            dead_worker(&mut queue, &format!("w{death}-{n}"), ended + 400 * n as u64, jobs);
+        }
+        until_recovered(&mut queue, 1);
+        let expected = if death < 5 { format!("0 0 {death}") } else { "2".to_owned() };
+        assert_eq!(queue.hash("crashes").get(&id), Some(&expected), "after death {death}");
+        assert_eq!(queue.run::<Option<String>>(&["LPOP", "@ready"]).as_ref(), Some(&payload));
+    }
+    queue.push(&payload);
+    queue.run::<i64>(&["HDEL", "@meta", "paused"]);
+    queue.until_results(1, SOON);
+    assert_eq!(one_result_each(&mut queue, 1).into_values().collect::<Vec<_>>(), ["stored"]);
+}
+
+#[test]
+fn two_that_die_at_once_or_three_of_many_are_counted_as_crashes() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    queue.run::<i64>(&["HSET", "@meta", "paused", "1"]);
+    let _living = Worker::start(&queue, storage.path(), &[]);
+    queue.until_workers(1);
+    let ((first, first_job), (second, second_job)) = (job(&origin, 1), job(&origin, 2));
+    // Two of two: the living one came later.
+    let ended = redis_ms(&mut queue) - 30_000;
+    dead_worker(&mut queue, "a", ended, &[first_job]);
+    dead_worker(&mut queue, "b", ended + 100, &[]);
+    until_recovered(&mut queue, 1);
+    assert_eq!(queue.hash("crashes").get(&first).map(String::as_str), Some("1"));
+    // Three of ten: seven have been there for long and live, as far as anybody can tell.
+    let ended = redis_ms(&mut queue) - 10_000;
+    dead_worker(&mut queue, "c", ended, &[second_job]);
+    dead_worker(&mut queue, "d", ended, &[]);
+    dead_worker(&mut queue, "e", ended + 100, &[]);
+    let found = until("all three are counted", SOON, || {
+        for n in 0..7 {
+            let name = format!("living-{n}");
+            queue.run::<i64>(&["ZADD", "@workers:since", "1", &name]);
+            let end = redis_ms(&mut queue) + 5000;
+            queue.run::<i64>(&["ZADD", "@workers", &end.to_string(), &name]);
+        }
+        let names = queue.workers();
+        let is_there = |name: &&str| names.iter().any(|worker| worker == name);
+        if ["c", "d", "e"].iter().any(is_there) { None } else { queue.hash("crashes").get(&second).cloned() }
+    });
+    assert_eq!(found, "1");
+}
+
+#[test]
+fn suspects_are_halved_until_one_is_left_that_runs_alone() {
+    let origin = Origin::start();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    queue.run::<i64>(&["HSET", "@meta", "paused", "1"]);
+    let _living = Worker::start(&queue, storage.path(), &[]);
+    queue.until_workers(1);
+    let jobs: Vec<(String, String)> = (0..32).map(|n| job(&origin, n)).collect();
+    let mut in_flight: Vec<String> = jobs.iter().map(|(_, job)| job.clone()).collect();
+    let mut crashes = Vec::new();
+    let mut ended = redis_ms(&mut queue) - 100_000;
+    for death in 1..=5 {
+        ended += 10_000;
+        dead_worker(&mut queue, &format!("w{death}"), ended, &in_flight);
+        until_recovered(&mut queue, 1);
+        let known = queue.hash("crashes");
+        let of_those: Vec<String> = jobs.iter().take(in_flight.len()).map(|(id, _)| known[id].clone()).collect();
+        assert!(of_those.iter().all(|text| *text == of_those[0]), "{known:?}");
+        crashes.push(of_those[0].clone());
+        // A half of them dies again.
+        if death >= 2 {
+            in_flight.truncate(in_flight.len() / 2);
+        }
+        queue.run::<i64>(&["DEL", "@ready"]);
+    }
+    assert_eq!(crashes, ["1", "2 32", "2 8", "2", "2"], "those that only wait to run alone did nothing");
+}
+
+#[test]
+fn suspects_run_beside_other_jobs_in_one_worker_and_hold_up_nobody() {
+    let (origin, held) = (Origin::start(), Origin::start());
+    held.hold();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    // Six suspects of which four may run together, and behind them what has nothing to do with them.
+    let suspects: Vec<(String, String)> = (0..6).map(|n| job(&held, n)).collect();
+    for (id, job) in &suspects {
+        queue.run::<i64>(&["HSET", "@crashes", id, "2 4"]);
+        queue.push(job);
+    }
+    for n in 100..140 {
+        queue.push(&origin.url(&format!("{n}/300.gif")));
+    }
+    let slots = ["--concurrency", "8", "--host-concurrency", "8"];
+    let _workers: Vec<Worker> = (0..2).map(|_| Worker::start(&queue, storage.path(), &slots)).collect();
+    queue.until_workers(2);
+    queue.until_results(40, SOON);
+    let in_flight: Vec<usize> = queue.workers().iter().map(|name| queue.in_flight(name).len()).collect();
+    assert_eq!(
+        (in_flight.iter().sum::<usize>(), in_flight.contains(&4)),
+        (4, true),
+        "four, in one worker: {in_flight:?}"
+    );
+    held.let_go();
+    queue.until_results(46, SOON);
+    assert!(one_result_each(&mut queue, 46).values().all(|outcome| outcome == "stored"));
+    until("nothing is remembered of it", SOON, || {
+        let is_over = queue.hash("crashes").is_empty() && queue.run::<Vec<String>>(&["SMEMBERS", "@trials"]).is_empty();
+        is_over.then_some(())
+    });
+}
+
+#[test]
+fn one_that_has_to_run_alone_keeps_one_worker_and_no_other() {
+    let (origin, held) = (Origin::start(), Origin::start());
+    held.hold();
+    let mut queue = RawQueue::shared();
+    let storage = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        let (id, job) = job(&held, n);
+        queue.run::<i64>(&["HSET", "@crashes", &id, "2"]);
+        queue.push(&job);
+    }
+    for n in 100..140 {
+        queue.push(&origin.url(&format!("{n}/300.gif")));
+    }
+    let _workers: Vec<Worker> = (0..2).map(|_| Worker::start(&queue, storage.path(), &[])).collect();
+    queue.until_workers(2);
+    queue.until_results(40, SOON);
+    until("one runs, alone in its worker", SOON, || {
+        let names = queue.workers();
+        let alone: Vec<_> =
+            names.iter().filter(|name| queue.hash(&format!("worker:{name}")).contains_key("alone")).collect();
+        let in_flight: usize = names.iter().map(|name| queue.in_flight(name).len()).sum();
+        (alone.len() == 1 && in_flight == 1 && held.requests_in_all() == 1).then_some(())
+    });
+    held.let_go();
+    queue.until_results(43, SOON);
+    assert!(one_result_each(&mut queue, 43).values().all(|outcome| outcome == "stored"));
+}

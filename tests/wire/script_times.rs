@@ -170,7 +170,10 @@ const CASES: &[Case] = &[
         },
         |stage| {
             let name = stage.bench.worker.to_string();
-            assert_eq!(stage.bench.runtime.block_on(stage.bench.queue.recover(&name)).unwrap(), Some(1));
+            assert_eq!(
+                stage.bench.runtime.block_on(stage.bench.queue.recover(&name)).unwrap().map(|recovered| recovered.jobs),
+                Some(1)
+            );
         },
     ),
     (

@@ -77,7 +77,7 @@ impl Bench {
     pub(super) fn reap(&mut self) -> Option<u64> {
         let name = self.worker.to_string();
         self.raw.run::<i64>(&["ZADD", "@workers", "1", &name]);
-        self.runtime.block_on(self.queue.recover(&name)).unwrap()
+        self.runtime.block_on(self.queue.recover(&name)).unwrap().map(|recovered| recovered.jobs)
     }
 
     /// Where each job is, by its URL; fails when one is in two places or in none.

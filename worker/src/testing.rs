@@ -17,7 +17,7 @@ pub(crate) fn field(n: usize) -> LeaseField {
 
 /// A job with this payload, as the `n`th of its claim.
 pub(crate) fn job(n: usize, payload: &str) -> ClaimedJob {
-    ClaimedJob { field: field(n), payload: payload.into(), crashes: 0, admissions: Vec::new() }
+    ClaimedJob { field: field(n), payload: payload.into(), crashes: 0, runs_alone: false, admissions: Vec::new() }
 }
 
 /// The jobs of a claim that found all that there was.

@@ -2,7 +2,7 @@
 -- not be asked now are put in `delayed` on the way, so that they hold up nobody behind them.
 -- Behind the arguments come the hosts whose jobs wait in the worker; a pace of 0 says that more of its jobs are welcome.
 -- Returns {status, ms until the next delayed job is due or -1, 1 when others may be behind what was looked at else 0,
---   1 when some went to the end of the queue else 0, those of the worker's hosts that are to be left alone,
+--   1 when the one job has to run alone else 0, those of the worker's hosts that are to be left alone,
 --   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, what it is admitted to}}
 --   status 'ok'; or alone: 'paused'; 'reaped': the worker is no longer registered; 'stale': a later claim was here first;
 --   'full': there are as many results as there may be, and their readers have not taken them
@@ -20,6 +20,7 @@ must_hold('list', ready_key)
 must_hold('zset', delayed_key, workers_key, hosts_held_key)
 must_hold('hash', inflight_key, worker_key, meta_key, crashes_key, stats_key)
 must_hold('stream', results_key)
+must_hold('set', trials_key)
 if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
 if claim_number <= (tonumber(redis.call('HGET', worker_key, 'claim')) or 0) then return {'stale'} end
 redis.call('HSET', worker_key, 'claim', claim_number)
@@ -48,9 +49,11 @@ local fields_begin = string.format('%.0f.', claim_number)
 local filed, staying, parking, leaving = {}, {}, {}, {}
 -- Payloads, crashes and admissions, for the reply.
 local jobs = {}
-local aside, looked_bytes = 0, 0
+-- Jobs that were put aside, and of these the ones that wait for their hosts.
+local aside, held, looked_bytes = 0, 0, 0
+local runs_alone = 0
 
--- Puts a job aside whose host cannot take it before `due`; `member` is set for one of `delayed`.
+-- Puts a job aside that cannot start before `due`; `member` is set for one of `delayed`.
 local function put_aside(payload, member, due)
   aside = aside + 1
   if member == payload then
@@ -68,15 +71,19 @@ local function file(payload, member, crashes, admissions)
   jobs[told_before + 1], jobs[told_before + 2], jobs[told_before + 3] = payload, crashes, admissions
 end
 
--- Takes an element, or puts it aside. False when the claim ends before it. A job that crashed its worker twice is claimed alone, so
--- that many workers share a group of suspects and none is blamed for another.
+-- Takes an element, or puts it aside. False when the claim ends before it, as it has to run alone and others were taken.
 local function take(element, member)
   local payload, further_bytes = payload_of(element)
-  looked_bytes = looked_bytes + further_bytes
-  local crashes, admissions, due = 0, NOWHERE, nil
+  looked_bytes = looked_bytes + math.max(#element, #payload) + further_bytes
+  local crashes, suspects, is_tried, admissions, due = 0, 1, false, NOWHERE, nil
   if crashes_known then
-    crashes = tonumber(redis.call('HGET', crashes_key, crash_key(payload))) or 0
-    if crashes >= 2 and #filed > 0 then
+    crashes, suspects = crashes_of(payload)
+    is_tried = crashes == SUSPECT
+    if is_tried and not may_try(suspects) then
+      put_aside(payload, member, place_of_suspect(now, aside))
+      return true
+    end
+    if is_tried and suspects == 1 and #filed > 0 then
       max = 0
       return false
     end
@@ -85,20 +92,36 @@ local function take(element, member)
   if looks_at_hosts and not due then
     local host, is_decoded = host_of(payload)
     if is_decoded then looked_bytes = looked_bytes + DECODING_FACTOR * #payload end
-    admissions, due = admissions_of(host, targets_of(payload), now)
+    admissions, due = admissions_of(payload, host, targets_of(payload), now)
   end
   if due then
     put_aside(payload, member, due)
+    held = held + 1
     return true
   end
   file(payload, member, crashes, admissions)
-  if crashes >= 2 then max = 0 end
+  if is_tried then
+    try(suspects)
+    if suspects == 1 then max, runs_alone = 0, 1 end
+  end
   return true
 end
 
 -- Whether enough was looked at for one call.
 local function is_enough()
   return #filed / 2 >= max or aside >= LOOKS_MAX or looked_bytes >= LOOKS_BYTES_MAX
+end
+
+-- Jobs that wait behind a wall of those whose host may not be asked, say behind a million of one host, are found from the other end.
+local function take_last(taken)
+  local rest = redis.call('LLEN', ready_key) - taken
+  local wanted = math.min(PAGE_MAX, rest, max - #filed / 2)
+  if wanted <= 0 or looked_bytes >= LOOKS_BYTES_MAX then return 0 end
+  for _, element in ipairs(redis.call('LRANGE', ready_key, -wanted, -1)) do
+    -- One that has to run alone is not passed over: the next claim begins with it.
+    if not take(element) then put_aside(element, nil, now) end
+  end
+  return wanted
 end
 
 -- Reads elements page by page, as many as there may be use for, and takes them until one is refused. Returns how many were taken.
@@ -112,18 +135,6 @@ local function take_from(page, is_of_delayed)
       number = number + 1
     end
     if #elements < wanted then return number end
--- Jobs that wait behind a wall of those whose host may not be asked, say behind a million of one host, are found from the other end.
-local function take_last(taken)
-  local rest = redis.call('LLEN', ready_key) - taken
-  local wanted = math.min(PAGE_MAX, rest, max - #filed / 2)
-  if wanted <= 0 or looked_bytes >= LOOKS_BYTES_MAX then return 0 end
-  for _, element in ipairs(redis.call('LRANGE', ready_key, -wanted, -1)) do
-    -- One that has to run alone is not passed over: the next claim begins with it.
-    if not take(element) then put_aside(element, nil, now) end
-  end
-  return wanted
-end
-
   end
   return number
 end
@@ -134,6 +145,7 @@ end, true)
 local taken = take_from(function(from, to)
   return redis.call('LRANGE', ready_key, from, to)
 end)
+local taken_last = aside >= LOOKS_MAX and take_last(taken) or 0
 
 -- Hosts first: whether what is put down can be put down was looked at when it was read.
 local alone = {}
@@ -145,7 +157,6 @@ end
 -- Each job comes into its new place before it leaves the one before.
 in_parts('HSET', inflight_key, filed)
 in_parts('ZADD', delayed_key, staying)
-local taken_last = aside >= LOOKS_MAX and take_last(taken) or 0
 put_all_to_wait(delayed_key, parking, now * 1000)
 in_parts('ZREM', delayed_key, leaving)
 if taken + taken_last > 0 then redis.call('LTRIM', ready_key, taken, -1 - taken_last) end

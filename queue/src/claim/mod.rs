@@ -1,6 +1,7 @@
 //! Claiming jobs under a worker's lease, and finding out afterwards what Redis holds for a worker.
 
 use super::hosts::{ADMISSION, ENTRIES, LINE, LINK, Waiting};
+use super::workers::CRASHES;
 use super::{LEASE, Queue, WorkerName};
 use crate::scripts::{COUNTERS, IN_PARTS, JOBS, NumberOrText, Piece, Reply, TIME, TYPES, WAITING, piece, script};
 use common::error::QueueError;
@@ -12,15 +13,19 @@ use std::time::Duration;
 const PAYLOAD: Piece = piece!("payload.lua");
 /// What claimed jobs are admitted to.
 const ADMISSIONS: Piece = piece!("admissions.lua");
+/// Which suspects may start.
+const TRIALS: Piece = piece!("trials.lua");
 /// How many results there may be.
 const RESULTS: Piece = piece!("results.lua");
 
 script! {
     ClaimScript<'a> from "claim.lua";
-    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, WAITING, LINK, ENTRIES, LINE, ADMISSION, ADMISSIONS, PAYLOAD, RESULTS];
+    with [
+        TIME, TYPES, COUNTERS, IN_PARTS, JOBS, CRASHES, WAITING, LINK, ENTRIES, LINE, ADMISSION, ADMISSIONS, PAYLOAD, RESULTS, TRIALS,
+    ];
     keys [
         ready_key, delayed_key, inflight_key, workers_key, worker_key, meta_key, crashes_key, results_key, hosts_key, stats_key,
-        hosts_held_key,
+        hosts_held_key, trials_key,
     ];
     args [
         worker: &'a str,
@@ -37,8 +42,8 @@ script! {
 
 script! {
     ReconcileScript<'a> from "reconcile.lua";
-    with [TIME, TYPES, JOBS, LINK, ENTRIES];
-    keys [inflight_key, workers_key, worker_key, crashes_key, hosts_key];
+    with [TIME, TYPES, JOBS, CRASHES, LINK, ENTRIES];
+    keys [inflight_key, workers_key, worker_key, crashes_key, hosts_key, trials_key];
     args [worker: &'a str, claim_number: u64];
 }
 
@@ -73,8 +78,10 @@ pub struct ClaimedJob {
     pub field: LeaseField,
     /// The element of the queue; a bare URL has got its id.
     pub payload: Vec<u8>,
-    /// How often a worker died while it had this job. From 2 on it has to run alone; from 3 on it is not run any more.
+    /// How often a worker died of what may have been this job's doing. With 2 it is a suspect; from 3 on it is not run any more.
     pub crashes: u32,
+    /// It has to run while its worker runs nothing else, after [`Queue::run_alone`]. Then it was claimed alone.
+    pub runs_alone: bool,
     /// The hosts that it may ask, where there is anything to say about hosts: that of its link, and where it waits for the target of a
     /// redirect all that its link led to. One that is [`Start::Refused`] stands alone.
     pub admissions: Vec<Admission>,
@@ -196,6 +203,7 @@ impl Queue {
             hosts_key: self.keys.hosts(),
             stats_key: self.keys.stats(),
             hosts_held_key: self.keys.hosts_held(),
+            trials_key: self.keys.trials(),
             worker: worker.as_str(),
             claim_number: number,
             jobs_max: request.max.min(JOBS_MAX),
@@ -226,6 +234,7 @@ impl Queue {
             worker_key: self.keys.worker(worker.as_str()),
             crashes_key: self.keys.crashes(),
             hosts_key: self.keys.hosts(),
+            trials_key: self.keys.trials(),
             worker: worker.as_str(),
             claim_number: number,
         };
@@ -350,12 +359,13 @@ impl Reconciled {
         }
         let mut held = reply.list("jobs")?;
         reply.end()?;
-        let mut jobs = Vec::with_capacity(held.len() / 4);
+        let mut jobs = Vec::with_capacity(held.len() / 5);
         while held.len() > 0 {
             jobs.push(ClaimedJob {
                 field: LeaseField(held.text("a job's field")?),
                 payload: held.bytes("a job's payload")?,
                 crashes: held.count("a job's crashes")?,
+                runs_alone: held.flag("whether a job has to run alone")?,
                 admissions: Admission::read(held.list("what a job tries for all others")?)?,
             });
         }
@@ -374,7 +384,7 @@ mod tests {
         let names = |names: &[&str]| Array(names.iter().map(|name| word(name)).collect());
         let jobs = |of_job: &[redis::Value]| {
             let jobs = Array(of_job.to_vec());
-            [word("ok"), Int(-1), Int(1), Int(0), names(&["a.org"]), names(&[]), jobs]
+            [word("ok"), Int(-1), Int(1), Int(1), names(&["a.org"]), names(&[]), jobs]
         };
         let read = |reply| Claim::read(reply, 7);
         let at = |admissions: &[redis::Value]| Array(admissions.to_vec());
@@ -424,7 +434,7 @@ mod tests {
     fn what_redis_holds_is_read_whole_or_not_at_all() {
         let held = takes_only(
             Reconciled::read,
-            &[word("ok"), Array(vec![word("1.1"), word("{}"), Int(3), Array(Vec::new())])],
+            &[word("ok"), Array(vec![word("1.1"), word("{}"), Int(3), Int(0), Array(Vec::new())])],
         );
         let Reconciled::Holds(jobs) = held else { panic!("registered") };
         assert_eq!((jobs[0].field.0.as_str(), jobs[0].crashes), ("1.1", 3));

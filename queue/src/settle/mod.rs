@@ -4,6 +4,7 @@
 use super::batches::FINISH;
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::hosts::{Answered, ENTRIES, FORWARD, LINE, LINK, NEWS, Refused, Silent, Unused};
+use super::workers::CRASHES;
 use super::{HostNews, LeaseField, Queue, WorkerName};
 use crate::scripts::{COUNTERS, Call, JOBS, Lua, Piece, Reply, TIME, TYPES, WAITING, part, piece, script};
 use common::error::QueueError;
@@ -24,11 +25,11 @@ const COUNTS: Piece = piece!("counts.lua");
 script! {
     SettleScript<'a> from "settle.lua";
     with [
-        TIME, TYPES, STREAMS, COUNTERS, JOBS, WAITING, GROWTH, FINISH, LINK, ENTRIES, LINE, FORWARD, NEWS, RESULT, APPEND, COUNTS,
+        TIME, TYPES, STREAMS, COUNTERS, JOBS, CRASHES, WAITING, GROWTH, FINISH, LINK, ENTRIES, LINE, FORWARD, NEWS, RESULT, APPEND, COUNTS,
     ];
     keys [
         inflight_key, results_key, dead_key, delayed_key, ready_key, stats_key, crashes_key, worker_key, hosts_key, workers_key,
-        growth_key, hosts_held_key,
+        growth_key, hosts_held_key, trials_key,
     ], then further_keys_from;
     args [worker: &'a str, jobs: usize, level: Option<u32>, split: Option<u64>], then fields_from;
     parts [Refused, Silent, Answered, Unused, ReportPart, RetryPart, HoldPart, ReleasePart]
@@ -146,6 +147,7 @@ impl Queue {
             workers_key: self.keys.workers(),
             growth_key: self.keys.dedup_meta(),
             hosts_held_key: self.keys.hosts_held(),
+            trials_key: self.keys.trials(),
             worker: worker.as_str(),
             jobs: settlements.len(),
             level: needs_dedup.then_some(split.level),

@@ -22,6 +22,11 @@ if level and not dedup_is_at(growth_key, level, split) then return stale(growth_
 open_hosts(hosts_key)
 local now = now_ms()
 local crashes_known = redis.call('EXISTS', crashes_key) == 1
+-- Suspects that this worker has in flight, and how many it may have.
+local suspects_text = crashes_known and redis.call('HGET', worker_key, 'suspects')
+local suspects_here, suspects_max = string.match(suspects_text or '', '^(%d+) (%d+)$')
+local suspects_left = 0
+if suspects_here then must_hold('set', trials_key) end
 -- Only streams are appended to while jobs are gone through; all else that is to be done is gathered, and done when nothing can fail
 -- any more: payloads that go back; times and payloads that wait; payloads whose crashes are forgotten; and links that dedup forgets.
 local released, waiting, over, failed_links = {}, {}, {}, {}
@@ -54,7 +59,10 @@ for job = 1, jobs do
   -- What was settled earlier in this call is gone, though its field leaves at the end.
   local payload = not gone[field] and payloads[job]
   accepted[job] = payload and 1 or 0
-  if payload then gone[field] = true end
+  if payload then
+    gone[field] = true
+    if suspects_here and crashes_of(payload) == SUSPECT then suspects_left = suspects_left + 1 end
+  end
   if action == 'report' then
     if payload then report(a, payload) end
     a = a + REPORT_ARGS + #RESULT_FIELDS
@@ -88,6 +96,14 @@ for _, link in ipairs(failed_links) do
 end
 for _, payload in ipairs(over) do redis.call('HDEL', crashes_key, crash_key(payload)) end
 if crashes_known and gone[redis.call('HGET', worker_key, 'alone')] then redis.call('HDEL', worker_key, 'alone') end
+if suspects_left > 0 then
+  if suspects_left < tonumber(suspects_here) then
+    redis.call('HSET', worker_key, 'suspects', suspects_here - suspects_left .. ' ' .. suspects_max)
+  else
+    redis.call('HDEL', worker_key, 'suspects')
+    redis.call('SREM', trials_key, worker)
+  end
+end
 -- Backwards, so that the first job given back is the first in the queue again.
 for r = #released, 1, -1 do
   redis.call('LPUSH', ready_key, released[r])

@@ -7,13 +7,15 @@ use common::job::SCHEMA_VERSION;
 use std::fmt;
 use std::time::Duration;
 
+/// What is remembered of the crashes of jobs.
+pub(super) const CRASHES: Piece = piece!("crashes.lua");
 /// Keeping leases honest.
 const LEASES: Piece = piece!("leases.lua");
 
 script! {
     RegisterScript<'a> from "register.lua";
     with [TIME, TYPES];
-    keys [workers_key, worker_key, meta_key];
+    keys [workers_key, worker_key, meta_key, workers_since_key];
     args [worker: &'a str, lease_ms: u64, schema: u32], then facts_from;
 }
 
@@ -28,15 +30,17 @@ script! {
 
 script! {
     RecoverScript<'a> from "recover.lua";
-    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS];
-    keys [workers_key, inflight_key, worker_key, ready_key, crashes_key, stats_key];
-    args [worker: &'a str];
+    with [TIME, TYPES, COUNTERS, IN_PARTS, JOBS, CRASHES];
+    keys [
+        workers_key, inflight_key, worker_key, ready_key, crashes_key, stats_key, meta_key, workers_since_key, trials_key,
+    ];
+    args [worker: &'a str, lease_ms: u64];
 }
 
 script! {
     UnregisterScript<'a> from "unregister.lua";
     with [];
-    keys [workers_key, inflight_key, worker_key];
+    keys [workers_key, inflight_key, worker_key, workers_since_key, trials_key];
     args [worker: &'a str];
 }
 
@@ -114,6 +118,15 @@ impl Heartbeat {
     }
 }
 
+/// What was recovered of a worker that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Jobs that are back in the queue.
+    pub jobs: u64,
+    /// Most of the fleet died with it, so that no job is taken to have killed it.
+    pub is_of_many: bool,
+}
+
 /// Facts about a worker, as names and values for HSET.
 fn add_facts(call: &mut Call, facts: &[(&str, String)]) {
     for (name, value) in facts {
@@ -132,6 +145,7 @@ impl Queue {
             workers_key: self.keys.workers(),
             worker_key: self.keys.worker(worker.as_str()),
             meta_key: self.keys.meta(),
+            workers_since_key: self.keys.workers_since(),
             worker: worker.as_str(),
             lease_ms: LEASE_MS,
             schema: SCHEMA_VERSION,
@@ -180,7 +194,7 @@ impl Queue {
     ///
     /// # Errors
     /// As every call.
-    pub async fn recover(&self, dead_worker: &str) -> Result<Option<u64>, QueueError> {
+    pub async fn recover(&self, dead_worker: &str) -> Result<Option<Recovered>, QueueError> {
         let call = RecoverScript {
             workers_key: self.keys.workers(),
             inflight_key: self.keys.inflight(dead_worker),
@@ -188,12 +202,17 @@ impl Queue {
             ready_key: self.keys.ready(),
             crashes_key: self.keys.crashes(),
             stats_key: self.keys.stats(),
+            meta_key: self.keys.meta(),
+            workers_since_key: self.keys.workers_since(),
+            trials_key: self.keys.trials(),
             worker: dead_worker,
+            lease_ms: LEASE_MS,
         };
         let mut reply = self.channel.run("recover a worker's jobs", &call.call()).await?;
-        let taken_back = reply.count_unless_minus_one("jobs taken back, or -1")?;
+        let jobs = reply.count_unless_minus_one("jobs taken back, or -1")?;
+        let is_of_many = reply.flag("whether it died with most of the fleet")?;
         reply.end()?;
-        Ok(taken_back)
+        Ok(jobs.map(|jobs| Recovered { jobs, is_of_many }))
     }
 
     /// Strikes off a worker that is leaving. `false` when it still holds jobs; its lease then runs out.
@@ -205,6 +224,8 @@ impl Queue {
             workers_key: self.keys.workers(),
             inflight_key: self.keys.inflight(worker.as_str()),
             worker_key: self.keys.worker(worker.as_str()),
+            workers_since_key: self.keys.workers_since(),
+            trials_key: self.keys.trials(),
             worker: worker.as_str(),
         };
         let mut reply = self.channel.run("unregister a worker", &call.call()).await?;

@@ -6,11 +6,11 @@ mod telling;
 use self::telling::{leave_of, leaves_of, news_of, told};
 use super::hosts::{Host, Leave, News, host_in, hosts_of, is_long_over};
 use super::operations::{Choice, Deed, Learnt, Op, Rate, Who};
-use super::world::{Claimed, Model, Pending, Refused, State, batch_id, id_of, is_bare, job_of, line, link};
+use super::world::{Claimed, Crashes, Model, Pending, Refused, State, batch_id, id_of, is_bare, job_of, line, link};
 use super::{BATCHES, Checked, Counters, FREE_REFUSALS, HOSTS, LATER, LEASE_MS, Order, WORKERS};
 use ::queue::{
     Admission, AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, LeaseField, OpenBatch, Queue,
-    Reconciled, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
+    Reconciled, Recovered, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
 };
 use common::error::QueueError;
 use common::job::{Job, JobId};
@@ -58,6 +58,8 @@ pub(super) struct Bench {
     /// What Redis goes back to, and what its enqueuers know then.
     saved: Option<(Model, Vec<Vec<Chunk>>, Vec<OpenBatch>)>,
     began: Instant,
+    /// When the last lease ended that is over.
+    ends: u64,
     /// When time was stopped for what happens now, by Redis' clock, where there was any use in that.
     stopped_at: Option<u64>,
     random_afterwards: u64,
@@ -80,6 +82,7 @@ const LOOK: &str = "
       if kind == 'list' then whole[i + 1] = redis.call('LRANGE', key, 0, -1)
       elseif kind == 'zset' then whole[i + 1] = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
       elseif kind == 'hash' then whole[i + 1] = redis.call('HGETALL', key)
+      elseif kind == 'set' then whole[i + 1] = redis.call('SMEMBERS', key)
       elseif kind == 'stream' then whole[i + 1] = redis.call('XRANGE', key, '-', '+')
       else whole[i + 1] = {} end
     end
@@ -205,6 +208,7 @@ impl Bench {
             page: None,
             saved: None,
             began: Instant::now(),
+            ends: 0,
             stopped_at: None,
             random_afterwards,
         };
@@ -284,16 +288,36 @@ impl Bench {
                 self.look()
             }
             Op::By(who, deed) => self.life(*who).map_or(Ok(()), |(slot, at)| self.act(slot, at, deed)),
-            Op::LeaseEnds(who) => self.life(*who).map_or(Ok(()), |(slot, at)| self.set_lease(slot, at, 1)),
+            Op::LeaseEnds(who) => {
+                let end = self.next_end();
+                self.life(*who).map_or(Ok(()), |(slot, at)| self.set_lease(slot, at, end))
+            }
             Op::LeaseFarAway(who) => {
                 self.life(*who).map_or(Ok(()), |(slot, at)| self.set_lease(slot, at, 99_999_999_999_999))
             }
             Op::Recover(who) => self.life(*who).map_or(Ok(()), |(slot, at)| self.recover(slot, at)),
             Op::Crash(who) => {
                 let Some((slot, at)) = self.life(*who) else { return Ok(()) };
-                self.set_lease(slot, at, 1)?;
+                let end = self.next_end();
+                self.set_lease(slot, at, end)?;
                 self.recover(slot, at)?;
                 self.enter(slot)
+            }
+            Op::FleetDies => {
+                let end = self.next_end();
+                let registered = |life: &Life| self.model.is_registered(&life.label);
+                let alive: Vec<(usize, usize)> = (0..WORKERS)
+                    .filter_map(|slot| Some((slot, self.lives[slot].len().checked_sub(1)?)))
+                    .filter(|(slot, at)| registered(&self.lives[*slot][*at]))
+                    .collect();
+                for (slot, at) in &alive {
+                    self.set_lease(*slot, *at, end + 1000 * *slot as u64)?;
+                }
+                for (slot, at) in alive {
+                    self.recover(slot, at)?;
+                    self.enter(slot)?;
+                }
+                Ok(())
             }
             Op::Restart(slot) => self.enter(*slot),
             Op::Register(slot) => {
@@ -391,11 +415,19 @@ impl Bench {
         Some((slot, self.lives[slot].len().checked_sub(back)?))
     }
 
+    /// When a lease ends that is over: long after all others that are.
+    fn next_end(&mut self) -> u64 {
+        self.ends += 100_000;
+        self.ends
+    }
+
     /// A new life of a worker.
     fn enter(&mut self, slot: usize) -> Checked {
         let label = format!("{slot}.{}", self.lives[slot].len());
         let name = WorkerName::fresh();
         self.call(self.queue.register(&name, &[]))?;
+        // As if that had been long ago.
+        same("newly registered", 1, self.raw.run::<i64>(&["ZADD", "@workers:since", "XX", "CH", "1", name.as_str()]))?;
         self.model.register(&label);
         self.lives[slot].push(Life {
             name,
@@ -424,7 +456,7 @@ impl Bench {
         let expected = self.model.recover(&life.label);
         let recovered = self.call(self.queue.recover(life.name.as_str()))?;
         self.look()?;
-        same("jobs recovered", expected, recovered)
+        same("jobs recovered", expected, recovered.map(|Recovered { jobs, is_of_many }| (jobs, is_of_many)))
     }
 
     fn push(&mut self, batch: usize, chunk: &Chunk) -> Checked {
@@ -652,8 +684,9 @@ impl Bench {
         same("what Redis holds for it", expected, Some(found))?;
         for job in &jobs {
             let id = job_of(&payload(job)).id.to_string();
-            let crashes = self.model.state.crashes.get(&id).copied().unwrap_or(0);
-            same("crashes of a job that it holds", crashes, job.crashes.into())?;
+            let crashes = self.model.state.crashes.get(&id).copied().unwrap_or_default();
+            let found = (job.crashes.into(), job.runs_alone);
+            same("crashes of a job that it holds", (crashes.count, crashes.runs_alone()), found)?;
         }
         for job in &mut jobs {
             let probes = hosts_of(&payload(job)).into_iter().filter_map(|host| {
@@ -710,7 +743,7 @@ impl Bench {
     fn run_alone(&mut self, slot: usize, at: usize) -> Checked {
         let life = &self.lives[slot][at];
         let fields: Vec<LeaseField> = match &life.holds[..] {
-            [suspect] if suspect.crashes == 2 => vec![suspect.field.clone()],
+            [suspect] if suspect.runs_alone => vec![suspect.field.clone()],
             _ => self.strangers(slot, at).into_iter().map(|(field, _)| field).take(1).collect(),
         };
         let (name, label) = (life.name.clone(), life.label.clone());
@@ -887,10 +920,21 @@ impl Bench {
     fn read(&mut self) -> (State, Beside, u64) {
         let lives: Vec<(String, String)> =
             self.lives.iter().flatten().map(|life| (life.name.to_string(), life.label.clone())).collect();
-        let mut names: Vec<String> =
-            ["ready", "delayed", "results", "dead", "stats", "crashes", "workers", "meta", "hosts", "hosts:held"]
-                .map(str::to_owned)
-                .into();
+        let mut names: Vec<String> = [
+            "ready",
+            "delayed",
+            "results",
+            "dead",
+            "stats",
+            "crashes",
+            "workers",
+            "meta",
+            "hosts",
+            "hosts:held",
+            "trials",
+        ]
+        .map(str::to_owned)
+        .into();
         names.extend((0..BATCHES).map(|n| format!("batch:{}", batch_id(n))));
         names.extend(lives.iter().flat_map(|(name, _)| [format!("inflight:{name}"), format!("worker:{name}")]));
         let number = names.len().to_string();
@@ -909,12 +953,15 @@ impl Bench {
             results: self.lines(next()),
             dead: self.lines(next()),
             stats: counters(texts(next())),
-            crashes: counters(texts(next())),
+            crashes: texts(next()).into_iter().map(|(id, text)| (id, Crashes::read(&text))).collect(),
             workers: scores(next()).into_iter().map(|(name, at)| (self.label(&name), at)).collect(),
             ..State::default()
         };
         let meta = texts(next());
         state.paused = meta.contains_key("paused");
+        let number = |name: &str| meta.get(name).map(|number| number.parse().unwrap());
+        state.deaths =
+            number("deaths_from").map(|from| (from, number("deaths_to").unwrap(), number("deaths").unwrap()));
         state.tick = meta.get("tick").map_or(0, |tick| tick.parse().unwrap());
         let mut beside = Beside::default();
         for (host, text) in texts(next()) {
@@ -925,6 +972,8 @@ impl Bench {
             beside.starts.extend(starts_until.map(|until| (host, until)));
         }
         beside.held = scores(next());
+        let trials: BTreeSet<String> = redis::from_redis_value(next()).unwrap();
+        state.trials = trials.iter().map(|name| self.label(name)).collect();
         for n in 0..BATCHES {
             let facts = texts(next());
             if !facts.is_empty() {
@@ -939,6 +988,9 @@ impl Bench {
             }
             if let Some(field) = facts.get("alone") {
                 state.alone.insert(label.clone(), order_of(field));
+            }
+            if let Some((here, most)) = facts.get("suspects").and_then(|text| text.split_once(' ')) {
+                state.suspects.insert(label.clone(), (here.parse().unwrap(), most.parse().unwrap()));
             }
             if !facts.is_empty() {
                 state.described.insert(label);
@@ -983,7 +1035,8 @@ impl Bench {
         self.apply(&Op::Seal(0))?;
         for slot in 0..WORKERS {
             for at in 0..self.lives[slot].len() {
-                self.set_lease(slot, at, 1)?;
+                let end = self.next_end();
+                self.set_lease(slot, at, end)?;
                 self.recover(slot, at)?;
             }
         }

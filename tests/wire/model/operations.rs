@@ -31,6 +31,8 @@ pub(super) enum Op {
     Recover(Who),
     /// The worker dies, is recovered, and its successor starts.
     Crash(Who),
+    /// All workers die at once, are recovered, and their successors start.
+    FleetDies,
     /// The worker is killed and started again; its lease goes on.
     Restart(usize),
     /// The worker enters under a fresh name, if its name was struck off.
@@ -218,6 +220,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => by(who(1, 1), Just(Deed::Heartbeat)),
         1 => by(who(1, 1), Just(Deed::Unregister)),
         12 => who(0, 12).prop_map(Op::Crash),
+        3 => Just(Op::FleetDies),
         2 => who(1, 2).prop_map(Op::LeaseEnds),
         4 => who(2, 2).prop_map(Op::Recover),
         1 => (0..WORKERS).prop_map(Op::Restart),

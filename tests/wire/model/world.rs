@@ -21,11 +21,18 @@ pub(super) struct State {
     pub(super) dead: Vec<String>,
     pub(super) stats: Counters,
     pub(super) batches: BTreeMap<usize, Counters>,
-    pub(super) crashes: Counters,
+    /// What is known of the crashes of each job.
+    pub(super) crashes: BTreeMap<String, Crashes>,
     /// With their expiry.
     pub(super) workers: BTreeMap<String, u64>,
+    /// How many suspects each worker has in flight, and how many it may have.
+    pub(super) suspects: BTreeMap<String, (usize, usize)>,
     /// The job that a worker runs alone.
     pub(super) alone: BTreeMap<String, Order>,
+    /// Workers that have suspects.
+    pub(super) trials: BTreeSet<String>,
+    /// Deaths that came together: when the first and the last of these leases ended, and how many were recovered.
+    pub(super) deaths: Option<(u64, u64, u64)>,
     /// Those of whom anything is written down.
     pub(super) described: BTreeSet<String>,
     pub(super) tick: u64,
@@ -47,7 +54,7 @@ impl State {
             )+};
         }
         compare!(ready, in_flight, delayed, results, dead, stats, batches, crashes, workers, alone, described);
-        compare!(tick, paused, hosts);
+        compare!(tick, paused, hosts, suspects, trials, deaths);
         told
     }
 
@@ -55,6 +62,34 @@ impl State {
     pub(super) fn elements(&self) -> impl Iterator<Item = &String> {
         let in_flight = self.in_flight.values().flat_map(BTreeMap::values);
         self.ready.iter().chain(self.delayed.keys()).chain(in_flight)
+    }
+}
+
+/// What is known of the crashes of a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Crashes {
+    /// Workers that died of what may have been its doing.
+    pub(super) count: i64,
+    /// Of a suspect: how many of them may run in one worker.
+    pub(super) group: usize,
+    /// Deaths with most of the fleet, of one that is no suspect.
+    pub(super) deaths: usize,
+}
+
+impl Crashes {
+    pub(super) fn read(text: &str) -> Crashes {
+        let numbers: Vec<usize> = text.split(' ').map(|number| number.parse().unwrap()).collect();
+        let (count, further) = (numbers[0] as i64, numbers.get(1).copied());
+        let group = if count == 2 { further.unwrap_or(1) } else { 0 };
+        Crashes { count, group, deaths: numbers.get(2).copied().unwrap_or(0) }
+    }
+
+    pub(super) fn is_suspect(self) -> bool {
+        self.count == 2
+    }
+
+    pub(super) fn runs_alone(self) -> bool {
+        self.is_suspect() && self.group == 1
     }
 }
 
@@ -161,6 +196,8 @@ impl Model {
     pub(super) fn strike_off(&mut self, worker: &str) {
         self.state.workers.remove(worker);
         self.state.alone.remove(worker);
+        self.state.suspects.remove(worker);
+        self.state.trials.remove(worker);
         self.numbers.remove(worker);
         self.hosts_change(|host| drop(host.prober.take_if(|prober| prober == worker)));
     }
@@ -182,8 +219,24 @@ impl Model {
         payload
     }
 
-    pub(super) fn crashes_of(&self, payload: &str) -> i64 {
-        id_of(payload).and_then(|id| self.state.crashes.get(id).copied()).unwrap_or(0)
+    pub(super) fn crashes_of(&self, payload: &str) -> Crashes {
+        id_of(payload).and_then(|id| self.state.crashes.get(id).copied()).unwrap_or_default()
+    }
+
+    /// Whether a worker may start a suspect: one at least of three workers has some at a time, and each as many as the last death left.
+    fn may_try(&self, worker: &str, suspect: Crashes) -> bool {
+        let (here, most) = self.state.suspects.get(worker).copied().unwrap_or((0, usize::MAX));
+        let others = self.state.trials.iter().filter(|name| self.is_registered(name)).count();
+        here < most.min(suspect.group) && (here > 0 || others < (self.state.workers.len() / 5).max(1))
+    }
+
+    fn no_longer_has(&mut self, worker: &str, suspects: usize) {
+        let Some((here, _)) = self.state.suspects.get_mut(worker).filter(|_| suspects > 0) else { return };
+        *here -= suspects;
+        if *here == 0 {
+            self.state.suspects.remove(worker);
+            self.state.trials.remove(worker);
+        }
     }
 
     pub(super) fn put_in_front(&mut self, payloads: impl IntoIterator<Item = String>) {
@@ -239,12 +292,18 @@ impl Model {
             let first_due = due.min_by_key(|(payload, at)| (**at, *payload)).map(|(payload, _)| payload.clone());
             let Some(payload) = first_due.clone().or_else(|| self.state.ready.first().cloned()) else { break };
             let crashes = self.crashes_of(&payload);
-            if crashes >= 2 && !jobs.is_empty() {
+            let waits = crashes.is_suspect() && !self.may_try(worker, crashes);
+            if crashes.runs_alone() && !waits && !jobs.is_empty() {
                 break;
             }
             match first_due {
                 Some(payload) => drop(self.state.delayed.remove(&payload)),
                 None => drop(self.state.ready.remove(0)),
+            }
+            if waits {
+                self.state.delayed.insert(payload.clone(), u64::MAX);
+                self.pending.push(Pending::Line(payload, self.now + 500, self.now + 1500));
+                continue;
             }
             let admissions = match self.admissions(worker, &payload) {
                 Ok(admissions) => admissions,
@@ -258,8 +317,13 @@ impl Model {
                 self.pending.push(Pending::Id(worker.to_owned(), field));
             }
             self.state.in_flight.entry(worker.to_owned()).or_default().insert(field, payload);
-            jobs.push((field, crashes, admissions));
-            if crashes >= 2 {
+            jobs.push((field, crashes.count, admissions));
+            if crashes.is_suspect() {
+                let (here, most) = self.state.suspects.get(worker).copied().unwrap_or((0, 1000));
+                self.state.suspects.insert(worker.to_owned(), (here + 1, most.min(crashes.group)));
+                self.state.trials.insert(worker.to_owned());
+            }
+            if crashes.runs_alone() {
                 break;
             }
         }
@@ -283,6 +347,7 @@ impl Model {
     pub(super) fn settle(&mut self, worker: &str, settlements: &[(LeaseField, Settlement)]) -> Vec<bool> {
         let mut given_back = Vec::new();
         let mut accepted = Vec::new();
+        let mut suspects = 0;
         for (field, settlement) in settlements {
             let Some(payload) = self.take_from(worker, field.order()) else {
                 accepted.push(false);
@@ -292,6 +357,7 @@ impl Model {
             if self.state.alone.get(worker) == Some(&field.order()) {
                 self.state.alone.remove(worker);
             }
+            suspects += usize::from(self.crashes_of(&payload).is_suspect());
             // An attempt that came to an end clears the job of the crashes it was there at.
             if !matches!(settlement, Settlement::Release | Settlement::Hold { .. }) {
                 self.state.crashes.remove(&job_of(&payload).id.to_string());
@@ -313,6 +379,7 @@ impl Model {
             }
         }
         self.put_in_front(given_back);
+        self.no_longer_has(worker, suspects);
         accepted
     }
 
@@ -356,25 +423,69 @@ impl Model {
         }
     }
 
-    /// The jobs of a dead worker are at the front again, in the order of their claims. The job that ran alone is to blame
-    /// alone; otherwise all are, but for suspects, which only waited.
-    pub(super) fn recover(&mut self, worker: &str) -> Option<u64> {
+    /// Whether a worker died with most of the fleet, three at least: their leases ended within half a lease of each other.
+    fn died_with_most(&mut self, worker: &str) -> bool {
+        let end = self.state.workers[worker];
+        let together = self.state.deaths.filter(|(from, to, _)| end + 3000 >= *to && end <= from + 3000);
+        let (from, to, recovered) = together.map_or((end, end, 0), |(from, to, n)| (from.min(end), to.max(end), n));
+        self.state.deaths = Some((from, to, recovered + 1));
+        let is_dead = |end: &&u64| **end + 3000 >= to && **end <= from + 3000;
+        let dead = recovered + self.state.workers.values().filter(is_dead).count() as u64;
+        // Everybody has been there for long.
+        let fleet = recovered + self.state.workers.len() as u64;
+        dead >= 3 && 2 * dead > fleet
+    }
+
+    /// The jobs of a dead worker are at the front again, in the order of their claims. Of many deaths at once none is a job's doing,
+    /// but whoever was there at five is a suspect. Otherwise the job that ran alone is to blame alone; or one of the suspects that ran,
+    /// so that half as many run together from now on; or else any, but for a suspect that only waited to run alone.
+    pub(super) fn recover(&mut self, worker: &str) -> Option<(u64, bool)> {
         if !self.lease_is_over(worker) {
             return None;
         }
+        let of_many = self.died_with_most(worker);
         let jobs = self.state.in_flight.remove(worker).unwrap_or_default();
         let alone = self.state.alone.get(worker).copied();
+        let (mut suspected, mut halved) = (Vec::new(), Vec::new());
+        let tried = jobs.values().filter(|payload| self.crashes_of(payload).group > 1).count();
         for (field, payload) in &jobs {
-            let to_blame = alone.map_or_else(|| self.crashes_of(payload) < 2, |alone| alone == *field);
-            if let Some(id) = id_of(payload).filter(|_| to_blame) {
-                count(&mut self.state.crashes, id, 1);
+            let Some(id) = id_of(payload).map(str::to_owned) else { continue };
+            let mut crashes = self.crashes_of(payload);
+            match (of_many, alone) {
+                (true, _) if crashes.count < 2 => {
+                    crashes.deaths += 1;
+                    if crashes.deaths == 5 {
+                        suspected.push(id.clone());
+                    }
+                }
+                (false, Some(alone)) if alone == *field => {
+                    crashes = Crashes { count: crashes.count + 1, ..Crashes::default() }
+                }
+                (false, None) if crashes.group > 1 => halved.push(id.clone()),
+                (false, None) if tried == 0 && crashes.count < 2 => {
+                    crashes.count += 1;
+                    if crashes.count == 2 {
+                        suspected.push(id.clone());
+                    }
+                }
+                _ => {}
+            }
+            if crashes != Crashes::default() {
+                self.state.crashes.insert(id, crashes);
+            }
+        }
+        for (suspects, group) in [(&suspected, suspected.len()), (&halved, (halved.len() / 2).max(1))] {
+            // So few run alone, one after the other.
+            let group = if group > 4 { group } else { 1 };
+            for id in suspects {
+                self.state.crashes.insert(id.clone(), Crashes { count: 2, group, deaths: 0 });
             }
         }
         let number = jobs.len();
         count(&mut self.state.stats, "recovered", number as i64);
         self.put_in_front(jobs.into_values());
         self.strike_off(worker);
-        Some(number as u64)
+        Some((number as u64, of_many))
     }
 
     /// After a silence everybody gets a lease; so does whoever's expiry is further away than that, and the worker itself.

@@ -5,7 +5,6 @@ use super::claimed::Claimed;
 use super::comparison::{Adopted, Comparison};
 use super::rest::Rest;
 use super::slots::Attempt;
-use super::suspects::Suspects;
 use super::{COMPARE_EVERY, Dispatcher, EMPTY_WAIT_MAX, End, now};
 use crate::hosts::say_dropped;
 use crate::shutdown::Stage;
@@ -73,7 +72,7 @@ impl Dispatcher {
                 say_dropped(&dropped);
                 self.hold_all(&left_alone);
                 let found_nothing = jobs.is_empty() && asked.max > 0;
-                if jobs.first().is_some_and(Suspects::is_suspect) {
+                if jobs.first().is_some_and(|job| job.runs_alone) {
                     // It was claimed alone.
                     self.suspect(jobs);
                 } else {

@@ -1,6 +1,5 @@
 //! The comparison of what Redis holds for this worker with what is in memory: what is lost, and what has to be adopted. Pure.
 
-use super::suspects::Suspects;
 use queue::{ClaimedJob, LeaseField};
 use std::collections::HashSet;
 
@@ -33,7 +32,7 @@ impl Comparison {
     /// What has to be adopted, when the worker knows these.
     pub(super) fn adopted(self, is_known: impl Fn(&LeaseField) -> bool) -> Adopted {
         let unknown = self.jobs.into_iter().filter(|job| !is_known(&job.field));
-        let (suspects, others) = unknown.partition(Suspects::is_suspect);
+        let (suspects, others) = unknown.partition(|job| job.runs_alone);
         Adopted { suspects, others }
     }
 }
@@ -46,7 +45,7 @@ mod tests {
     #[test]
     fn what_is_on_one_side_only_is_lost_or_adopted() {
         let in_redis = || {
-            let suspect = ClaimedJob { crashes: 2, ..job(3, "d") };
+            let suspect = ClaimedJob { crashes: 2, runs_alone: true, ..job(3, "d") };
             vec![job(0, "a"), job(1, "b"), suspect, ClaimedJob { crashes: 3, ..job(4, "e") }]
         };
         for (what, known, suspects, others) in [

@@ -1,13 +1,11 @@
-//! Suspects: jobs that were there at two crashes of their worker. Each runs alone, so that a third crash is its own doing. Pure.
+//! Suspects that have to run alone: jobs that were there at two crashes of their worker, and of whom no others are left to share the
+//! suspicion. A third crash is then their own doing. Pure.
 //!
 //! The first of them waits until this worker holds nothing else, is marked in Redis as running alone, and runs. Then it is the
 //! next one's turn. Nothing is claimed and nothing compared until the last one is done.
 
 use queue::{ClaimedJob, LeaseField};
 use std::collections::VecDeque;
-
-/// A job with so many crashes is a suspect.
-const CRASHES: u32 = 2;
 
 /// Those that this worker holds.
 #[derive(Debug, Default)]
@@ -29,10 +27,6 @@ pub(super) enum Next {
 }
 
 impl Suspects {
-    pub(super) fn is_suspect(job: &ClaimedJob) -> bool {
-        job.crashes == CRASHES
-    }
-
     /// Adds a job, which counts as held from now on.
     pub(super) fn add(&mut self, job: ClaimedJob) {
         self.waiting.push_back(job);
