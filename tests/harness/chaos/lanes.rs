@@ -35,6 +35,7 @@ pub(super) fn workers(stage: &Stage, events: &[Event]) {
                 std::thread::sleep(Duration::from_secs(2));
                 stage.set_worker_clock("+0");
             }
+            Kind::KillFleet => kill_fleet(stage, event.kind),
             _ => kill_worker(stage, event.draw as usize, event.kind),
         }
     }
@@ -57,6 +58,29 @@ fn kill_worker(stage: &Stage, which: usize, kind: Kind) {
                 return;
             }
         }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// All workers that are there, at once.
+fn kill_fleet(stage: &Stage, kind: Kind) {
+    let from = Instant::now();
+    while from.elapsed() < MET_WITHIN {
+        let mut workers: Vec<_> = stage.hosts.iter().map(|host| lock(&host.worker)).collect();
+        let is_there =
+            |worker: &mut Option<_>| worker.as_mut().is_some_and(|worker: &mut crate::Worker| worker.ended().is_none());
+        let there: Vec<usize> = (0..workers.len()).filter(|n| is_there(&mut workers[*n])).collect();
+        for n in &there {
+            if let Some(worker) = workers[*n].take() {
+                worker.kill();
+                stage.disturbed(Instant::now(), Some(*n), false);
+            }
+        }
+        if !there.is_empty() {
+            stage.injected(kind, &format!("{} workers", there.len()));
+            return;
+        }
+        drop(workers);
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 #[allow(missing_docs, reason = "their names are printed, and say it")]
 pub enum Kind {
     KillWorker,
+    KillFleet,
     FreezeWorker,
     PoisonJob,
     UnreadableJob,
@@ -55,8 +56,9 @@ pub enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 30] = [
         Kind::KillWorker,
+        Kind::KillFleet,
         Kind::FreezeWorker,
         Kind::PoisonJob,
         Kind::UnreadableJob,
@@ -91,6 +93,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::KillWorker => "kill-worker",
+            Kind::KillFleet => "kill-fleet",
             Kind::FreezeWorker => "freeze-worker",
             Kind::PoisonJob => "poison-job",
             Kind::UnreadableJob => "unreadable-job",
@@ -124,7 +127,7 @@ impl Kind {
 
     fn lane(self) -> Lane {
         match self {
-            Kind::KillWorker | Kind::WorkerClock => Lane::Workers,
+            Kind::KillWorker | Kind::KillFleet | Kind::WorkerClock => Lane::Workers,
             Kind::FreezeWorker => Lane::Frozen,
             Kind::PoisonJob | Kind::UnreadableJob => Lane::Jobs,
             Kind::KillProducer | Kind::FreezeProducer => Lane::Producer,
