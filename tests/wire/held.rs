@@ -69,6 +69,30 @@ fn a_job_behind_a_wall_of_a_held_host_is_found_by_the_first_look() {
 }
 
 #[test]
+fn a_suspect_that_is_found_at_the_other_end_is_claimed_alone() {
+    let (mut bench, _) = bench(500);
+    // All of them are due, so that the claim goes through these and takes nothing from the front.
+    for payload in bench.raw.ready() {
+        bench.raw.run::<i64>(&["ZADD", "@delayed", "1", &payload]);
+    }
+    bench.raw.run::<i64>(&["DEL", "@ready"]);
+    let job = |n: usize| format!(r#"{{"id":"{:032x}","url":"https://free.example/{n}.jpg"}}"#, 9000 + n);
+    (0..5).for_each(|n| bench.raw.push(&job(n)));
+    bench.raw.run::<i64>(&["HSET", "@crashes", &format!("{:032x}", 9001), "2"]);
+    let mut given = Vec::new();
+    for _ in 0..10 {
+        let (jobs, _) = claim(&mut bench, 16);
+        if jobs.iter().any(|job| job.runs_alone) {
+            assert_eq!(urls(&jobs), ["https://free.example/1.jpg"], "nothing else comes with it");
+        }
+        given.extend(urls(&jobs));
+    }
+    given.sort();
+    assert_eq!(given.len(), 5, "each was given out once: {given:?}");
+    assert_eq!(delayed(&mut bench.raw).len(), 500);
+}
+
+#[test]
 fn jobs_of_a_held_host_are_looked_at_once_and_cost_nothing_while_they_wait() {
     let jobs = 31_000;
     let (mut bench, ends) = bench(jobs);

@@ -426,6 +426,18 @@ fn an_enqueue_that_is_not_complete(redis: &Redis, observer: &Observer) {
     waiting.wait().unwrap();
 }
 
+/// A line that is longer than a minute.
+fn a_slow_rate(redis: &Redis, observer: &Observer) {
+    let (mut queue, origin, storage) = (RawQueue::on(redis), Origin::start(), tempfile::tempdir().unwrap());
+    for n in 0..8 {
+        queue.push(&origin.url(&format!("{n}/300.gif")));
+    }
+    let _worker = Worker::start(&queue, storage.path(), &["--host-rate", "2/m"]);
+    for field in ["over", "over_since"] {
+        observer.until_part(HOST_ENTRY, field);
+    }
+}
+
 /// A clock that was an hour ahead, with more jobs that wait than are moved at once.
 fn a_clock_that_was_set_back(redis: &Redis, observer: &Observer) {
     let (mut queue, storage) = (RawQueue::on(redis), tempfile::tempdir().unwrap());
@@ -484,6 +496,7 @@ fn every_key_and_field_is_documented_and_what_is_documented_appears() {
         scope.spawn(|| a_host_that_refuses(&redis, &observer));
         scope.spawn(|| a_target_that_refuses(&redis, &observer));
         scope.spawn(|| a_lonely_worker(&redis, &observer));
+        scope.spawn(|| a_slow_rate(&redis, &observer));
         scope.spawn(|| a_clock_that_was_set_back(&redis, &observer));
         scope.spawn(|| an_enqueue_that_is_not_complete(&redis, &observer));
         scope.spawn(|| enqueued_alone(&redis, &tables));

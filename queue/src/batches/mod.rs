@@ -226,6 +226,7 @@ impl Queue {
         }
         let mut replies = self.channel.replies("look for a batch that was broken off", &pipe).await?;
         let now_ms = replies.time_ms()?;
+        let mut gone = Vec::new();
         for id in batches {
             let mut facts = replies.list("facts of a batch")?;
             let known = facts.text_or_nil("its command")?;
@@ -235,9 +236,13 @@ impl Queue {
             let (Some(known), None, Some(enqueuer)) = (known, sealed, enqueuer) else { continue };
             let seen_ms = seen.and_then(|seen| seen.parse().ok()).unwrap_or(0);
             let is_gone = is_gone_from_this_host(&enqueuer) || now_ms.saturating_sub(seen_ms) > ENQUEUER_GONE_MS;
-            if known != command || !is_gone {
-                continue;
+            if known == command && is_gone {
+                gone.push((seen_ms, id, enqueuer));
             }
+        }
+        // The last one that somebody worked on.
+        gone.sort_by_key(|(seen_ms, ..)| std::cmp::Reverse(*seen_ms));
+        for (_, id, enqueuer) in gone {
             let batch = OpenBatch { id, enqueuer: new_enqueuer() };
             if let Some((chunks, links)) = self.open_or_take(&batch, &enqueuer, "", command).await? {
                 return Ok(Some(TakenOver { batch, chunks, links }));

@@ -118,8 +118,8 @@ local function take_last(taken)
   local wanted = math.min(PAGE_MAX, rest, max - #filed / 2)
   if wanted <= 0 or looked_bytes >= LOOKS_BYTES_MAX then return 0 end
   for _, element in ipairs(redis.call('LRANGE', ready_key, -wanted, -1)) do
-    -- One that has to run alone is not passed over: the next claim begins with it.
-    if not take(element) then put_aside(element, nil, now) end
+    -- One that has to run alone is not passed over, and nothing runs beside it: the next claim begins with what is left.
+    if runs_alone == 1 or not take(element) then put_aside(element, nil, now) end
   end
   return wanted
 end
@@ -164,6 +164,7 @@ if held > 0 then add_to(stats_key, 'held', held) end
 save_trial()
 
 local next_due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
-local next_due_ms = next_due and math.max(0, tonumber(next_due) - now) or -1
+-- Times have fractions, and a wait that is cut off comes too early.
+local next_due_ms = next_due and math.ceil(math.max(0, tonumber(next_due) - now)) or -1
 local more = (aside > 0 or looked_bytes >= LOOKS_BYTES_MAX) and 1 or 0
 return {'ok', next_due_ms, more, runs_alone, alone, hosts_dropped, jobs}

@@ -12,7 +12,7 @@ end
 local now, jobs, flat = now_ms(), {}, redis.call('HGETALL', inflight_key)
 local looks_at_hosts = redis.call('EXISTS', hosts_key) == 1
 local crashes_known = redis.call('EXISTS', crashes_key) == 1
-local suspects_here = 0
+local suspects_here, suspects_max = 0, 1000
 
 -- A job that its worker did not know it had must not leave the host untried that it was to try.
 local function probes_of(payload)
@@ -34,17 +34,18 @@ for i = 1, #flat, 2 do
   jobs[#jobs + 1] = flat[i + 1]
   local crashes, suspects = 0, 0
   if crashes_known then crashes, suspects = crashes_of(flat[i + 1]) end
-  if crashes == SUSPECT then suspects_here = suspects_here + 1 end
+  if crashes == SUSPECT then suspects_here, suspects_max = suspects_here + 1, math.min(suspects_max, suspects) end
   jobs[#jobs + 1] = crashes
   -- An adopted suspect has to run alone like any other.
   jobs[#jobs + 1] = crashes == SUSPECT and suspects == 1 and 1 or 0
   jobs[#jobs + 1] = looks_at_hosts and probes_of(flat[i + 1]) or {}
 end
--- Nobody else goes through all of them: jobs of one id, or crashes that somebody deleted, leave a count that never ends.
-local suspects_max = string.match(redis.call('HGET', worker_key, 'suspects') or '', '^%d+ (%d+)$')
-if suspects_here > 0 and suspects_max then
-  redis.call('HSET', worker_key, 'suspects', suspects_here .. ' ' .. suspects_max)
-elseif suspects_max then
+-- Nobody else goes through all of them: jobs of one id, or crashes that somebody deleted, leave a wrong count.
+if suspects_here > 0 then
+  local max_before = string.match(redis.call('HGET', worker_key, 'suspects') or '', '^%d+ (%d+)$')
+  redis.call('HSET', worker_key, 'suspects', suspects_here .. ' ' .. math.min(suspects_max, tonumber(max_before) or 1000))
+  redis.call('SADD', trials_key, worker)
+elseif redis.call('HEXISTS', worker_key, 'suspects') == 1 then
   redis.call('HDEL', worker_key, 'suspects')
   redis.call('SREM', trials_key, worker)
 end

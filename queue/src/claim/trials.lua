@@ -4,8 +4,8 @@
 
 -- One worker in so many, and at least one, has suspects at a time: what they kill is never most of the fleet.
 local WORKERS_A_TRIAL = 5
--- Those for whom no worker is free come back after so long at least, and about so many a second.
-local TRIAL_WAIT_MS, TRIALS_A_SECOND = 500, 500
+-- Those for whom no worker is free come back after so long at least, and about so many a second, but not much later.
+local TRIAL_WAIT_MS, TRIALS_A_SECOND, TRIAL_SPREAD_MAX_MS = 500, 500, 20000
 
 local crashes_known, trial_is_free, suspects_before
 -- Suspects that this worker has, and how many it may have; members of `trials` that are gone.
@@ -45,7 +45,7 @@ end
 
 -- When a suspect is looked at again that cannot start now.
 local function place_of_suspect(now, number)
-  local spread_ms = math.max(1000, redis.call('HLEN', crashes_key) * 1000 / TRIALS_A_SECOND)
+  local spread_ms = math.max(1000, math.min(redis.call('HLEN', crashes_key) * 1000 / TRIALS_A_SECOND, TRIAL_SPREAD_MAX_MS))
   return now + TRIAL_WAIT_MS + math.floor((now + number * 617) % spread_ms)
 end
 

@@ -35,7 +35,7 @@ local function is_number(value)
 end
 
 -- Fields of an entry, by the type that each has to have.
-local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number, since = is_number}
+local FIELDS = {tat = is_number, next = is_number, ends = is_number, level = is_number, probe = is_number, since = is_number, over = is_number, over_since = is_number}
 
 function FIELDS.why(value)
   return type(value) == 'string'
@@ -131,7 +131,7 @@ end
 -- Whether an entry may go; what is over in it is dropped.
 local function has_nothing_left(state, now)
   if (state.tat or 0) <= now then state.tat = nil end
-  if (state.next or 0) <= now then state.next = nil end
+  if (state.next or 0) <= now then state.next, state.over, state.over_since = nil, nil, nil end
   return not next(state)
 end
 

@@ -1,13 +1,15 @@
 -- Renews a worker's lease, names workers whose lease is over, and now and then notes what the queue is like.
 -- Behind the arguments come facts about the worker: name, value, …
 -- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, how many leases are over, expired workers…}
-must_hold('zset', workers_key)
+must_hold('zset', workers_key, workers_since_key)
 must_hold('hash', worker_key, meta_key)
 local now = now_ms()
 tick(now, lease_ms)
 local alive = redis.call('ZSCORE', workers_key, worker) and 1 or 0
 if alive == 1 then
   redis.call('ZADD', workers_key, now + lease_ms, worker)
+  -- One that an older imgq registered is not in it, and one that did so before the clock was set back has a time to come.
+  redis.call('ZADD', workers_since_key, 'LT', now, worker)
   redis.call('HSET', worker_key, 'seen', now, unpack(ARGV, facts_from))
 end
 -- Some at a time, as each costs a script of its own; of many those at a place that the caller drew, so that a fleet that looks at once

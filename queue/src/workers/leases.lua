@@ -24,9 +24,10 @@ local function tick(now, lease_ms)
   if now < last - 1000 then
     -- One that had not gone through all of them begins anew: some come too early then, and are looked at again.
     local before = tonumber(redis.call('HGET', meta_key, 'shift_ms')) or 0
-    redis.call('HSET', meta_key, 'shift_ms', before + last - now, 'shift_from', '-inf')
+    redis.call('HSET', meta_key, 'shift_ms', before + last - now, 'shift_from', '-inf', 'tick', now)
   end
-  shift_some()
+  -- Caught: whatever somebody made of `delayed`, the lease is renewed.
+  pcall(shift_some)
   if now - last > lease_ms / 2 then
     for _, w in ipairs(redis.call('ZRANGE', workers_key, 0, -1)) do
       redis.call('ZADD', workers_key, now + lease_ms, w)

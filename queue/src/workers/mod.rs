@@ -24,6 +24,7 @@ script! {
     with [TIME, TYPES, LEASES];
     keys [
         workers_key, worker_key, meta_key, delayed_key, ready_key, dead_key, stats_key, history_fine_key, history_coarse_key,
+        workers_since_key,
     ];
     args [worker: &'a str, lease_ms: u64, expired_max: usize, pick: u32], then facts_from;
 }
@@ -39,7 +40,7 @@ script! {
 
 script! {
     UnregisterScript<'a> from "unregister.lua";
-    with [];
+    with [TYPES];
     keys [workers_key, inflight_key, worker_key, workers_since_key, trials_key];
     args [worker: &'a str];
 }
@@ -179,6 +180,7 @@ impl Queue {
             stats_key: self.keys.stats(),
             history_fine_key: self.keys.history_fine(),
             history_coarse_key: self.keys.history_coarse(),
+            workers_since_key: self.keys.workers_since(),
             worker: worker.as_str(),
             lease_ms: LEASE_MS,
             expired_max: EXPIRED_MAX,

@@ -23,7 +23,7 @@ local SUSPECTS_MAX, FEW_SUSPECTS = 64, 4
 
 -- Names that others struck off: an imgq of before `workers:since`, or a person.
 local function forget_who_is_gone()
-  if redis.call('ZCARD', workers_since_key) == redis.call('ZCARD', workers_key) then return end
+  if redis.call('ZCARD', workers_since_key) <= redis.call('ZCARD', workers_key) then return end
   for _, name in ipairs(redis.call('ZRANGE', workers_since_key, 0, -1)) do
     if not redis.call('ZSCORE', workers_key, name) then redis.call('ZREM', workers_since_key, name) end
   end

@@ -16,9 +16,9 @@ const AHEAD_MAX_MS: f64 = 300.0;
 const MEMORY_MS: u64 = 600_000;
 /// So long after its own hold it is remembered that a worker got no answer.
 const SILENCE_MEMORY_MS: u64 = 30_000;
-/// From the time that a host may be asked until a job that waits for it is looked at again: a minute in its line, and a minute that this
-/// line may be long.
-const LINE_MS: u64 = 120_000;
+/// From the time that a host may be asked until a job that waits for it is looked at again: half a minute, and where the line is longer
+/// than a minute up to ten more.
+const LINE_MS: u64 = 630_000;
 /// Refusals in a row for which waiting is free, where they are no answers of 429.
 const FREE_SILENCES: u64 = 3;
 
