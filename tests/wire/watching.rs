@@ -369,3 +369,24 @@ fn workers_and_completions() {
         assert!(script.contains("enqueue"), "{shell}");
     }
 }
+
+#[test]
+fn of_thousands_of_hosts_that_are_held_all_are_counted_and_named() {
+    let mut queue = RawQueue::shared();
+    let (seconds, _): (u64, u64) = queue.run(&["TIME"]);
+    let ends = (seconds + 1800) * 1000;
+    let entry = format!(r#"{{"ends":{ends},"level":1,"since":{},"why":"rate_limited"}}"#, seconds * 1000);
+    for some in (0..3000).collect::<Vec<_>>().chunks(500) {
+        let hosts: Vec<String> = some.iter().map(|n| format!("h{n}.example")).collect();
+        let mut entries = vec!["HSET", "@hosts"];
+        entries.extend(hosts.iter().flat_map(|host| [host.as_str(), entry.as_str()]));
+        queue.run::<i64>(&entries);
+        let (mut index, ends) = (vec!["ZADD", "@hosts:held"], ends.to_string());
+        index.extend(hosts.iter().flat_map(|host| [ends.as_str(), host.as_str()]));
+        queue.run::<i64>(&index);
+    }
+    let facts = Producer::run(&queue, &["status", "--json"]).json();
+    assert_eq!((facts["hosts_held"].as_u64(), facts["hosts"].as_array().map(Vec::len)), (Some(3000), Some(3000)));
+    let shown = Producer::run(&queue, &["status"]);
+    assert!(shown.stdout.contains("and 2980 hosts more"), "{shown:?}");
+}

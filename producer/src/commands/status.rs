@@ -126,7 +126,7 @@ fn text(status: &Status, held: &[HostState], held_in_all: usize, now_ms: u64) ->
     if !held.is_empty() {
         lines.push(format!("\n{}", paint(HEAD, "hosts that are left alone")));
         lines.extend(held.iter().take(SHOWN).map(host_line));
-        lines.extend(and_more(held_in_all, "host", "`producer status --json` has 10,000 of them"));
+        lines.extend(and_more(held_in_all, "host", "`producer status --json` names up to 10,000"));
     }
     let busiest: Vec<_> = status.busiest_workers().into_iter().take(SHOWN).collect();
     lines.push(format!("\n{}", super::workers::table(&busiest, now_ms)));
