@@ -149,11 +149,11 @@ async fn a_redis_that_is_away_is_not_stormed_whatever_happens_meanwhile() {
 async fn a_wait_for_jobs_goes_on_when_something_else_happens() {
     let mut bench = bench(&[]);
     bench.queue.claims.lock().expect("not poisoned").extend((0..100).map(|_| jobs(Vec::new())));
-    let hosts = Arc::clone(&bench.dispatcher.hosts);
+    let ledger = Arc::clone(&bench.dispatcher.ledger);
     let busy = async {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Arc::clone(&hosts).leave(&Arc::from("somewhere"));
+            ledger.forget(&field(0));
         }
     };
     tokio::select! {
