@@ -97,7 +97,7 @@ impl Replicated {
             let led_to = *self.follower.led_to.lock().unwrap_or_else(PoisonError::into_inner);
             (led_to == self.replica_address).then_some(())
         });
-        assert_eq!(fact(&self.replica, "role").as_deref(), Some("master"), "Sentinel promoted it");
+        until("it says that it is the master", SOON, || (fact(&self.replica, "role")? == "master").then_some(()));
     }
 
     /// Starts the killed master again, and waits until Sentinel has made it the replica of the other one.
@@ -110,9 +110,11 @@ impl Replicated {
     }
 }
 
-/// One line of INFO; `None` while the server is starting.
+/// One line of INFO; `None` while the server is starting, and when Sentinel drops all of its connections to make something else of it.
 fn fact(redis: &Redis, name: &str) -> Option<String> {
-    let info: String = redis::cmd("INFO").arg("replication").query(&mut redis.connect()).ok()?;
+    let client = redis::Client::open(redis.url()).expect("a valid URL");
+    let mut connection = client.get_connection_with_timeout(SOON).ok()?;
+    let info: String = redis::cmd("INFO").arg("replication").query(&mut connection).ok()?;
     info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.to_owned()))
 }
 
