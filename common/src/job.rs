@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// The schema version that this program writes and reads. A payload without `v` has this version.
 pub const SCHEMA_VERSION: u32 = 1;
+/// The kinds of jobs that this program knows. A payload without `kind` is a `download`.
+pub const JOB_KINDS: &[&str] = &["download"];
 
 /// The largest element of the queue, in bytes, as JSON: four of the longest links, which leaves room for what travels with one.
 /// A claim hands out the beginning of a larger one only, and that it was larger.
@@ -240,11 +242,11 @@ impl Job {
             let why = format!("its schema version is {v}, and this worker reads {SCHEMA_VERSION}");
             return Err(unreadable(Some(id), &wire.url, why));
         }
-        if let Some(kind) = wire.kind.as_deref().filter(|kind| *kind != "download") {
+        if let Some(kind) = wire.kind.as_deref().filter(|kind| !JOB_KINDS.contains(kind)) {
             return Err(unreadable(
                 Some(id),
                 &wire.url,
-                format!("its kind is \"{kind}\", and this worker does \"download\""),
+                format!("its kind is \"{kind}\", and this worker does {JOB_KINDS:?}"),
             ));
         }
         let sha256 = match wire.sha256.as_deref() {

@@ -6,6 +6,7 @@
 
 use crate::scripts::{Call, Reply};
 use common::error::{QueueError, ServerState};
+use common::job::SCHEMA_VERSION;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +103,7 @@ impl Connector {
         match &*code {
             "NOAUTH" | "WRONGPASS" | "NOPERM" => QueueError::Auth { address, why },
             "OOM" => QueueError::OutOfMemory { address },
+            "SCHEMA" => newer_schema(error.detail().unwrap_or_default()),
             "MOVED" | "ASK" | "CROSSSLOT" => QueueError::Cluster { address, why },
             _ if error.kind() == ErrorKind::AuthenticationFailed => QueueError::Auth { address, why },
             _ if breaks_connection(error) => QueueError::Unreachable { address, why },
@@ -122,6 +124,13 @@ fn code_of(error: &RedisError) -> String {
     let is_busy = error.detail().is_some_and(|detail| detail.contains("Redis is busy running a"));
     let code = if is_busy { Some("BUSY") } else { code.or_else(|| error.code()) };
     code.unwrap_or_default().to_owned()
+}
+
+/// What `schema.lua` says: `VERSION is what imgq:{QUEUE}:meta says`.
+fn newer_schema(said: &str) -> QueueError {
+    let found = said.split(' ').next().and_then(|version| version.parse().ok()).unwrap_or(u32::MAX);
+    let queue = said.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(queue, _)| queue);
+    QueueError::Schema { queue: queue.to_owned(), found, known: SCHEMA_VERSION }
 }
 
 /// What a server is at that answers with this code.

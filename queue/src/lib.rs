@@ -50,6 +50,7 @@ use common::keys::Keys;
 use connect::{Channel, Connector};
 
 /// Bytes of jobs that one call hands to a script: Redis spends 2.8 ms on each MB that a script only touches, and does nothing else
+use common::job::SCHEMA_VERSION;
 /// meanwhile.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
@@ -80,7 +81,7 @@ impl Queue {
     /// Connects, and checks that the server can keep promises.
     ///
     /// # Errors
-    /// Whatever [`QueueError`] describes: a bad URL or name, no server, wrong password, too old, set to evict.
+    /// Whatever [`QueueError`] describes: a bad URL or name, no server, wrong password, too old, set to evict, a newer queue.
     pub async fn open(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
         let queue = Queue::new(redis_url, name)?;
         queue.channel.connector().check(&queue.channel).await?;
@@ -88,9 +89,32 @@ impl Queue {
     }
 
     /// A queue that connects on its first use, unchecked: for further threads of a program that did [`Queue::open`].
+        queue.check_schema().await?;
     ///
     /// # Errors
     /// [`QueueError::BadUrl`] or [`QueueError::BadQueueName`].
+    /// Refuses a queue that a newer imgq wrote. Scripts that change anything look themselves; this is for those who only read, now and
+    /// then.
+    ///
+    /// # Errors
+    /// [`QueueError::Schema`], or as every call.
+    pub async fn check_schema(&self) -> Result<(), QueueError> {
+        let cmd = redis::Cmd::hget(self.keys.meta(), "schema");
+        let found: Option<String> = self.channel.query("read the queue's schema", &cmd).await?;
+        self.known(found.as_deref())
+    }
+
+    /// The same of what `meta` says.
+    fn known(&self, schema: Option<&str>) -> Result<(), QueueError> {
+        match schema.and_then(|schema| schema.parse().ok()) {
+            Some(found) if found > SCHEMA_VERSION => {
+                Err(QueueError::Schema { queue: self.name.clone(), found, known: SCHEMA_VERSION })
+            }
+            // What is no number a person wrote.
+            _ => Ok(()),
+        }
+    }
+
     pub fn new(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
         let keys = Keys::new(name).map_err(QueueError::BadQueueName)?;
         Ok(Queue {

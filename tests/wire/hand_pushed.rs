@@ -59,8 +59,8 @@ fn what_cannot_be_read_is_dead_with_a_reason_and_loses_nothing_else() {
     let unreadable = [
         "{\"id\":".to_owned(),
         "no url at all".to_owned(),
-        format!("{{\"id\":\"{id}\",\"url\":\"https://x/\",\"v\":99}}"),
-        format!("{{\"id\":\"{id}\",\"url\":\"https://x/\",\"kind\":\"unheard-of\"}}"),
+        format!("{{\"id\":\"{id}\",\"url\":\"https://x/\",\"v\":\"99\"}}"),
+        format!("{{\"id\":\"{id}\",\"url\":\"https://x/\",\"kind\":99}}"),
     ];
     for element in &unreadable {
         queue.push(element);

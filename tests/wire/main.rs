@@ -49,3 +49,4 @@ mod telling;
 mod terminal;
 mod trickles;
 mod watching;
+mod versions;

@@ -20,20 +20,20 @@ fn succeeds(queue: &RawQueue, arguments: &[&str]) -> Finished {
 }
 
 /// A program that runs beside the test, with what it says on standard error in a file.
-struct Beside {
+pub(super) struct Beside {
     child: Child,
     said: tempfile::NamedTempFile,
     name: String,
 }
 
 impl Beside {
-    fn start(name: &str, mut command: Command) -> Beside {
+    pub(super) fn start(name: &str, mut command: Command) -> Beside {
         let said = tempfile::NamedTempFile::new().unwrap();
         command.stdin(Stdio::null()).stderr(said.reopen().unwrap());
         Beside { child: command.spawn().unwrap(), said, name: name.to_owned() }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         std::fs::read_to_string(self.said.path()).unwrap()
     }
 
@@ -46,7 +46,7 @@ impl Beside {
         until(&format!("{} says {words:?}", self.name), SOON, || self.said().contains(words).then_some(()));
     }
 
-    fn until_end(&mut self) -> Option<i32> {
+    pub(super) fn until_end(&mut self) -> Option<i32> {
         until(&format!("{} ends", self.name), SOON, || self.child.try_wait().unwrap()).code()
     }
 

@@ -22,6 +22,7 @@ use crate::storage_watch;
 use crate::vitals::Vitals;
 use anyhow::Context;
 use common::error::QueueError;
+use common::job::{JOB_KINDS, SCHEMA_VERSION};
 use content::Content;
 use content::Placeholders;
 use program::listen::ListenAddress;
@@ -249,7 +250,13 @@ async fn session(process: &Process) -> anyhow::Result<End> {
         End::Reaped => metrics.set_registered(false),
         // Its lease ends by itself, wherever that is now.
         End::Lost(error) => return Err(error.clone().into()),
-        End::Stopping => {
+        End::Stopping | End::Newer(_) => {
+            if let End::Newer(schema) = &end {
+                tracing::warn!(
+                    "a newer imgq wrote queue {} (schema {schema}): this worker finishes what it holds",
+                    queue.name()
+                );
+            }
             let deadline = Instant::now() + config.grace;
             let sign_off = async || queue.unregister(&worker).await.is_ok_and(|has_left| has_left);
             let has_left = take_down(&mut duties, dispatcher.finish(deadline), sign_off).await?;
@@ -260,7 +267,12 @@ async fn session(process: &Process) -> anyhow::Result<End> {
             }
         }
     }
-    Ok(end)
+    match end {
+        End::Newer(found) => {
+            Err(QueueError::Schema { queue: queue.name().to_owned(), found, known: SCHEMA_VERSION }.into())
+        }
+        end => Ok(end),
+    }
 }
 
 /// Takes the duties of a name down in their order, the heartbeat last: until then the jobs that it holds are its own. Says whether
@@ -283,7 +295,12 @@ async fn take_down(
 
 /// Registers a name; after the first time Redis may be away, and is waited for.
 async fn register(queue: &Queue, worker: &WorkerName, config: &Config, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let facts = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("concurrency", config.concurrency.to_string())];
+    let facts = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("concurrency", config.concurrency.to_string()),
+        ("schema", SCHEMA_VERSION.to_string()),
+        ("kinds", JOB_KINDS.join(" ")),
+    ];
     let mut backoff = queue::ReconnectBackoff::default();
     loop {
         match queue.register(worker, &facts).await {

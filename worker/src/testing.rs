@@ -23,7 +23,7 @@ pub(crate) fn job(n: usize, payload: &str) -> ClaimedJob {
 /// The jobs of a claim that found all that there was.
 pub(crate) fn jobs(jobs: Vec<ClaimedJob>) -> Claim {
     let (left_alone, dropped) = (Vec::new(), Vec::new());
-    Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped }
+    Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped, unknown: Vec::new() }
 }
 
 pub(crate) fn away() -> QueueError {

@@ -99,7 +99,7 @@ fn text(status: &Status, held: &[HostState], held_in_all: usize, now_ms: u64) ->
     let paused =
         if status.paused { paint(POOR, " (paused: `producer resume` lets workers go on)") } else { String::new() };
     let mut lines = vec![
-        format!("{}{paused}", paint(HEAD, &format!("queue {}", status.queue))),
+        format!("{}{paused}{}", paint(HEAD, &format!("queue {}", status.queue)), unknown_jobs(status)),
         format!(
             "  ready {}  in flight {}  delayed {}  dead {}{}",
             status.ready,
@@ -132,6 +132,14 @@ fn text(status: &Status, held: &[HostState], held_in_all: usize, now_ms: u64) ->
     lines.push(format!("\n{}", super::workers::table(&busiest, now_ms)));
     lines.extend(and_more(status.workers.len(), "worker", "`producer workers` has all"));
     lines.join("\n")
+}
+
+fn unknown_jobs(status: &Status) -> String {
+    if status.unknown_jobs.is_empty() {
+        return String::new();
+    }
+    let what = harmless(&status.unknown_jobs);
+    paint(POOR, &format!("\n  jobs of {what} wait for a worker that knows them: upgrade the workers"))
 }
 
 fn host_line(host: &HostState) -> String {

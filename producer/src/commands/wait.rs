@@ -213,6 +213,7 @@ impl<'a> Waiter<'a> {
 
     /// Reads the state and shows it; tells whether all is done.
     async fn look(&mut self, progress: &mut Progress) -> Result<(Vec<BatchState>, bool), CommandError> {
+        self.queue.check_schema().await?;
         let mut states = Vec::with_capacity(self.batches.len());
         let mut done = true;
         for batch in &self.batches {
@@ -244,6 +245,11 @@ impl<'a> Waiter<'a> {
             if nobody_due && left > 0 && status.workers.is_empty() {
                 self.nobody_said = true;
                 progress.say("no worker is alive: start one with `worker`, or `docker-compose up -d worker`");
+            }
+            if nobody_due && left > 0 && !status.unknown_jobs.is_empty() {
+                self.nobody_said = true;
+                let what = common::text::harmless(&status.unknown_jobs);
+                progress.say(&format!("jobs of {what} wait for a worker that knows them: upgrade the workers"));
             }
             if status.paused && nobody_due && left > 0 {
                 self.nobody_said = true;

@@ -3,6 +3,7 @@
 -- Returns {'ok', chunks, links} or {'taken', 0, 0}: somebody else has the batch, or it is sealed or gone
 --
 -- An enqueuer that was thought gone and goes on is refused by its name, so that two never number chunks side by side.
+must_know_schema()
 must_hold('hash', batch_key)
 must_hold('zset', batches_key, batches_unsealed_key)
 local now = now_ms()

@@ -1,6 +1,7 @@
 -- Marks a batch as complete: its enqueue is over. From now on it can finish.
 -- `enqueuer` is '' of somebody who knows that there is none any more.
 -- Returns {'ok', 0}, {'missing', 0}, {'taken', 0} or {'gap', number of the first chunk that is not there}
+must_know_schema()
 must_hold('hash', batch_key)
 must_hold('zset', batches_unsealed_key)
 if redis.call('EXISTS', batch_key) == 0 then return {'missing', 0} end

@@ -2,9 +2,9 @@
 
 use super::Queue;
 use super::workers::host_name;
-use crate::scripts::{Call, Piece, Reply, TIME, TYPES, piece, script};
+use crate::scripts::{Call, KNOWN_SCHEMA, Piece, Reply, TIME, TYPES, piece, script};
 use common::error::QueueError;
-use common::job::BatchId;
+use common::job::{BatchId, SCHEMA_VERSION};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -15,23 +15,23 @@ pub(crate) const FINISH: Piece = piece!("finish.lua");
 
 script! {
     OpenScript<'a> from "batch_open.lua", refused at maxmemory;
-    with [TIME, TYPES];
-    keys [batch_key, batches_key, batches_unsealed_key];
-    args [batch: String, enqueuer: &'a str, enqueuer_before: &'a str, source: &'a str, command: &'a str];
+    with [TIME, TYPES, KNOWN_SCHEMA];
+    keys [batch_key, batches_key, batches_unsealed_key, meta_key];
+    args [batch: String, enqueuer: &'a str, enqueuer_before: &'a str, source: &'a str, command: &'a str, schema: u32];
 }
 
 script! {
     SealScript<'a> from "batch_seal.lua";
-    with [TIME, TYPES, FINISH];
-    keys [batch_key, batches_unsealed_key];
-    args [batch: String, enqueuer: &'a str, chunks: u64];
+    with [TIME, TYPES, KNOWN_SCHEMA, FINISH];
+    keys [batch_key, batches_unsealed_key, meta_key];
+    args [batch: String, enqueuer: &'a str, chunks: u64, schema: u32];
 }
 
 script! {
     TouchScript<'a> from "batch_touch.lua";
-    with [TIME];
-    keys [batch_key];
-    args [enqueuer: &'a str];
+    with [TYPES, KNOWN_SCHEMA, TIME];
+    keys [batch_key, meta_key];
+    args [enqueuer: &'a str, schema: u32];
 }
 
 /// What is known of one enqueue.
@@ -267,6 +267,8 @@ impl Queue {
             enqueuer_before: before,
             source,
             command,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
         };
         let mut reply = self.channel.run("start a batch", &call.call()).await?;
         let is_ours = reply.word("what became of the batch", &[("ok", true), ("taken", false)])?;
@@ -299,8 +301,16 @@ impl Queue {
 
     pub(super) fn seal_call(&self, id: BatchId, enqueuer: &str, chunks: u64) -> Call {
         let batches_unsealed_key = self.keys.batches_unsealed();
-        SealScript { batch_key: self.keys.batch(id), batches_unsealed_key, batch: id.to_string(), enqueuer, chunks }
-            .call()
+        SealScript {
+            batch_key: self.keys.batch(id),
+            batches_unsealed_key,
+            batch: id.to_string(),
+            enqueuer,
+            chunks,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
+        }
+        .call()
     }
 
     /// Says that the enqueuer of a batch is alive.
@@ -308,7 +318,12 @@ impl Queue {
     /// # Errors
     /// [`QueueError::RolledBack`] when Redis no longer knows the batch, [`QueueError::BatchTaken`], or as every call.
     pub async fn touch_batch(&self, batch: &OpenBatch) -> Result<(), QueueError> {
-        let call = TouchScript { batch_key: self.keys.batch(batch.id), enqueuer: &batch.enqueuer };
+        let call = TouchScript {
+            batch_key: self.keys.batch(batch.id),
+            enqueuer: &batch.enqueuer,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
+        };
         let mut reply = self.channel.run("touch a batch", &call.call()).await?;
         let status = reply.word("what became of the batch", BATCH_WORDS)?;
         reply.end()?;

@@ -3,8 +3,10 @@
 -- Behind the arguments come the hosts whose jobs wait in the worker; a pace of 0 says that more of its jobs are welcome.
 -- Returns {status, ms until the next delayed job is due or -1, 1 when others may be behind what was looked at else 0,
 --   1 when the one job has to run alone else 0, those of the worker's hosts that are to be left alone,
---   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, what it is admitted to}}
+--   what was dropped from `hosts` as nobody could understand it, {for each job: payload, crashes, what it is admitted to},
+--   what a worker has to know for jobs that were left to others}
 --   status 'ok'; or alone: 'paused'; 'reaped': the worker is no longer registered; 'stale': a later claim was here first;
+--   'schema', and the version: a newer imgq wrote this queue;
 --   'full': there are as many results as there may be, and their readers have not taken them
 --   what it is admitted to: hosts and starts in turn, none where there is nothing to say about hosts (claim/admissions.lua)
 --   start: ms to wait; ? and a reason: it tries for all others whether the host, which was left alone for that reason,
@@ -22,6 +24,8 @@ must_hold('hash', inflight_key, worker_key, meta_key, crashes_key, stats_key)
 must_hold('stream', results_key)
 must_hold('set', trials_key)
 if not redis.call('ZSCORE', workers_key, worker) then return {'reaped'} end
+local schema_now = tonumber(redis.call('HGET', meta_key, 'schema'))
+if schema_now and schema_now > schema then return {'schema', schema_now} end
 if claim_number <= (tonumber(redis.call('HGET', worker_key, 'claim')) or 0) then return {'stale'} end
 redis.call('HSET', worker_key, 'claim', claim_number)
 redis.call('ZADD', workers_key, now + lease_ms, worker)
@@ -29,7 +33,7 @@ open_hosts(hosts_key)
 -- Whatever is claimed: what waits in the worker goes on asking.
 if redis.call('HGET', meta_key, 'paused') then return {'paused', left_alone(now)} end
 -- Who asks for no job asks about hosts alone, which needs no room.
-local max = jobs_max > 0 and with_room_for_results(jobs_max) or 0
+local max = jobs_max > 0 and with_room_for_results(jobs_max, now) or 0
 if jobs_max > 0 and max <= 0 and results_max > 0 then return {'full', left_alone(now)} end
 
 -- Jobs looked at for hosts that cannot take them, in one call: 500 cost about 3 ms.
@@ -76,6 +80,13 @@ local function take(element, member)
   local payload, further_bytes = payload_of(element)
   looked_bytes = looked_bytes + math.max(#element, #payload) + further_bytes
   local crashes, suspects, is_tried, admissions, due = 0, 1, false, NOWHERE, nil
+  if may_be_unknown(payload) then
+    looked_bytes = looked_bytes + DECODING_FACTOR * #payload
+    if is_unknown(payload) then
+      put_aside(payload, member, place_of_unknown(now))
+      return true
+    end
+  end
   if crashes_known then
     crashes, suspects = crashes_of(payload)
     is_tried = crashes == SUSPECT
@@ -162,9 +173,10 @@ in_parts('ZREM', delayed_key, leaving)
 if taken + taken_last > 0 then redis.call('LTRIM', ready_key, taken, -1 - taken_last) end
 if held > 0 then add_to(stats_key, 'held', held) end
 save_trial()
+save_unknown(now)
 
 local next_due = redis.call('ZRANGE', delayed_key, 0, 0, 'WITHSCORES')[2]
 -- Times have fractions, and a wait that is cut off comes too early.
 local next_due_ms = next_due and math.ceil(math.max(0, tonumber(next_due) - now)) or -1
 local more = (aside > 0 or looked_bytes >= LOOKS_BYTES_MAX) and 1 or 0
-return {'ok', next_due_ms, more, runs_alone, alone, hosts_dropped, jobs}
+return {'ok', next_due_ms, more, runs_alone, alone, hosts_dropped, jobs, unknown_said}

@@ -9,6 +9,7 @@ use common::host::HostRate;
 use common::outcome::Failure;
 use std::time::Duration;
 
+use common::job::{JOB_KINDS, SCHEMA_VERSION};
 /// What an element of the queue is as a payload.
 const PAYLOAD: Piece = piece!("payload.lua");
 /// What claimed jobs are admitted to.
@@ -18,6 +19,8 @@ const TRIALS: Piece = piece!("trials.lua");
 /// How many results there may be.
 const RESULTS: Piece = piece!("results.lua");
 
+/// Which jobs are left to other workers.
+const UNKNOWN: Piece = piece!("unknown.lua");
 script! {
     ClaimScript<'a> from "claim.lua";
     with [
@@ -39,6 +42,8 @@ script! {
     ], then waiting_from;
     parts [Waiting]
 }
+        schema: u32,
+        kinds: String,
 
 script! {
     ReconcileScript<'a> from "reconcile.lua";
@@ -160,7 +165,11 @@ pub enum Claim {
     },
     /// The queue is paused.
     Paused {
+        /// What a worker has to know, `version 2` or `kind "slice"`, for jobs that were left to others.
+        unknown: Vec<String>,
         /// As of jobs.
+    /// A newer imgq wrote this queue, of this version: settle what is held, and end.
+    Newer(u32),
         left_alone: Vec<String>,
     },
     /// There are as many results as there may be, and their readers have not taken them.
@@ -216,6 +225,8 @@ impl Queue {
         };
         let mut call = call.call();
         for WaitingAt { host, pace } in &request.waiting {
+            schema: SCHEMA_VERSION,
+            kinds: JOB_KINDS.join(" "),
             let pace_ms = pace.map_or(0.0, |pace| (pace.as_secs_f64() * 1000.0).max(0.001));
             Waiting { host, pace_ms }.add_to(&mut call);
         }
@@ -272,6 +283,7 @@ enum Status {
 }
 
 const STATUSES: &[(&str, Status)] = &[
+    Newer,
     ("ok", Status::Jobs),
     ("paused", Status::Paused),
     ("full", Status::Full),
@@ -280,6 +292,7 @@ const STATUSES: &[(&str, Status)] = &[
 ];
 
 impl Claim {
+    ("schema", Status::Newer),
     fn read(mut reply: Reply, number: u64) -> Result<Claim, QueueError> {
         let claim = match reply.word("the status of a claim", STATUSES)? {
             Status::Jobs => Claim::read_jobs(&mut reply, number)?,
@@ -290,6 +303,7 @@ impl Claim {
         };
         reply.end()?;
         Ok(claim)
+            Status::Newer => Claim::Newer(reply.count("the queue's schema")?),
     }
 
     fn read_jobs(reply: &mut Reply, number: u64) -> Result<Claim, QueueError> {
@@ -310,7 +324,8 @@ impl Claim {
                 admissions: Admission::read(claimed.list_or_0("what a job is admitted to")?)?,
             });
         }
-        Ok(Claim::Jobs { jobs, next_due: next_due_ms.map(Duration::from_millis), more, left_alone, dropped })
+        let unknown = reply.texts("what a worker has to know")?;
+        Ok(Claim::Jobs { unknown, jobs, next_due: next_due_ms.map(Duration::from_millis), more, left_alone, dropped })
     }
 }
 
@@ -384,12 +399,12 @@ mod tests {
         let names = |names: &[&str]| Array(names.iter().map(|name| word(name)).collect());
         let jobs = |of_job: &[redis::Value]| {
             let jobs = Array(of_job.to_vec());
-            [word("ok"), Int(-1), Int(1), Int(1), names(&["a.org"]), names(&[]), jobs]
+            [word("ok"), Int(-1), Int(1), Int(1), names(&["a.org"]), names(&[]), jobs, names(&["version 2"])]
         };
         let read = |reply| Claim::read(reply, 7);
         let at = |admissions: &[redis::Value]| Array(admissions.to_vec());
         let both = at(&[word("a"), Int(30), word("b"), word("rate_limited")]);
-        let Claim::Jobs { jobs: claimed, next_due, more, left_alone, dropped } =
+        let Claim::Jobs { jobs: claimed, next_due, more, left_alone, dropped, unknown } =
             takes_only(read, &jobs(&[word("{}"), Int(2), at(&[word("a"), word("?dns")]), word("x"), Int(0), both]))
         else {
             panic!("jobs")
@@ -398,6 +413,7 @@ mod tests {
         let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes, job.runs_alone)).collect();
         assert_eq!(told, [("7.1", 2, true), ("7.2", 0, true)]);
         let admission = |host: &str, start| Admission { host: host.into(), start };
+        assert_eq!(unknown, ["version 2"]);
         assert_eq!(claimed[0].admissions, [admission("a", Start::Probe(Failure::Dns))]);
         let after = Start::After(Duration::from_millis(30));
         assert_eq!(
@@ -425,6 +441,7 @@ mod tests {
         let left_alone = vec!["x.org".to_owned()];
         let hosts = Array(vec![word("x.org")]);
         let paused = Claim::Paused { left_alone: left_alone.clone() };
+        assert_eq!(takes_only(read, &[word("schema"), Int(2)]), Claim::Newer(2));
         for (status, claim) in [("paused", paused), ("full", Claim::Full { left_alone })] {
             assert_eq!(takes_only(read, &[word(status), hosts.clone()]), claim);
         }

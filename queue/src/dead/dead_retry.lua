@@ -2,6 +2,7 @@
 -- Returns {'ok', the number of entries that were still there}, or what `stale` says: then nothing was changed
 --
 -- A job that is retried leaves `failed` in the counters, and its link is in the queue again for dedup.
+must_know_schema()
 if not dedup_is_at(growth_key, level, split) then return stale(growth_key) end
 must_hold('stream', dead_key)
 must_hold('list', ready_key)

@@ -8,16 +8,16 @@ use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::hosts::LINK;
 use super::results::Page;
 use super::{Queue, first_call};
-use crate::scripts::{COUNTERS, Call, TYPES, part, script};
+use crate::scripts::{COUNTERS, Call, KNOWN_SCHEMA, TYPES, part, script};
 use common::error::QueueError;
-use common::job::{Job, JobId};
+use common::job::{Job, JobId, SCHEMA_VERSION};
 use serde::Serialize;
 
 script! {
     DeadScript<'a> from "dead_retry.lua";
-    with [TYPES, COUNTERS, GROWTH, LINK];
-    keys [dead_key, ready_key, stats_key, growth_key], then jobs_keys_from;
-    args [action: &'a str, level: u32, split: u64], then jobs_from;
+    with [TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH, LINK];
+    keys [dead_key, ready_key, stats_key, growth_key, meta_key], then jobs_keys_from;
+    args [action: &'a str, level: u32, split: u64, schema: u32], then jobs_from;
     parts [DeadEntry]
 }
 
@@ -145,6 +145,8 @@ impl Queue {
             },
             level: split.level,
             split: split.next,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
         };
         let mut call = call.call();
         for (job, payload) in dead.iter().zip(payloads) {

@@ -1,5 +1,6 @@
 -- Forgets all links of some buckets.
 -- Returns {how many links there were, level, split}
+must_know_schema()
 local level, split = dedup_growth(growth_key)
 must_hold('set', unpack(KEYS, buckets_from))
 local cleared = 0

@@ -1,6 +1,7 @@
 -- Splits buckets of digests (linear hashing; dedup/mod.rs explains it): half of each goes to the bucket one level up. The buckets
 -- come from `split_told` on.
 -- Returns {level, split} as they are then: others may have split the same buckets before, which is all right
+must_know_schema()
 local level, split = dedup_growth(growth_key)
 if not dedup_is_at(growth_key, level_told, split_told) then return {level, split} end
 must_hold('set', unpack(KEYS, buckets_from))

@@ -11,8 +11,9 @@
 //! as it splits between its own chunks; several meet it now and then.
 
 use super::Queue;
-use crate::scripts::{COUNTERS, Call, IN_PARTS, Piece, Reply, TYPES, part, piece, script};
+use crate::scripts::{COUNTERS, Call, IN_PARTS, KNOWN_SCHEMA, Piece, Reply, TYPES, part, piece, script};
 use common::error::QueueError;
+use common::job::SCHEMA_VERSION;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -22,9 +23,9 @@ pub(crate) const GROWTH: Piece = piece!("growth.lua");
 
 script! {
     SplitScript from "dedup_split.lua", refused at maxmemory;
-    with [TYPES, IN_PARTS, GROWTH];
-    keys [growth_key], then buckets_from;
-    args [level_told: u32, split_told: u64, buckets_at_level_0: u64];
+    with [TYPES, KNOWN_SCHEMA, IN_PARTS, GROWTH];
+    keys [growth_key, meta_key], then buckets_from;
+    args [level_told: u32, split_told: u64, buckets_at_level_0: u64, schema: u32];
     parts [SplitBucket]
 }
 
@@ -34,9 +35,9 @@ part! {
 
 script! {
     ForgetScript from "dedup_forget.lua";
-    with [TYPES, COUNTERS, GROWTH];
-    keys [growth_key], then links_keys_from;
-    args [level: u32, split: u64], then links_from;
+    with [TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH];
+    keys [growth_key, meta_key], then links_keys_from;
+    args [level: u32, split: u64, schema: u32], then links_from;
     parts [ForgottenLink]
 }
 
@@ -46,9 +47,9 @@ part! {
 
 script! {
     ClearScript from "dedup_clear.lua";
-    with [TYPES, COUNTERS, GROWTH];
-    keys [growth_key], then buckets_from;
-    args [];
+    with [TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH];
+    keys [growth_key, meta_key], then buckets_from;
+    args [schema: u32];
     parts [ClearedBucket]
 }
 
@@ -138,6 +139,8 @@ impl Queue {
             level_told: split.level,
             split_told: split.next,
             buckets_at_level_0: FIXED,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
         };
         let mut call = call.call();
         for bucket in buckets {
@@ -182,7 +185,13 @@ impl Queue {
     pub async fn forget_links(&self, canonical_links: &[String]) -> Result<u64, QueueError> {
         debug_assert!(canonical_links.len() <= 1000);
         let forget = |split: SplitState| {
-            let call = ForgetScript { growth_key: self.keys.dedup_meta(), level: split.level, split: split.next };
+            let call = ForgetScript {
+                growth_key: self.keys.dedup_meta(),
+                level: split.level,
+                split: split.next,
+                meta_key: self.keys.meta(),
+                schema: SCHEMA_VERSION,
+            };
             let mut call = call.call();
             for link in canonical_links {
                 let digest = LinkDigest::of(link);
@@ -206,7 +215,9 @@ impl Queue {
         let mut forgotten = 0;
         let mut from = 0;
         loop {
-            let mut call = ClearScript { growth_key: self.keys.dedup_meta() }.call();
+            let mut call =
+                ClearScript { growth_key: self.keys.dedup_meta(), meta_key: self.keys.meta(), schema: SCHEMA_VERSION }
+                    .call();
             for bucket in from..from + CLEARED_AT_ONCE {
                 ClearedBucket { bucket_key: self.keys.dedup(bucket) }.add_to(&mut call);
             }

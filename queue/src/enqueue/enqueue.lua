@@ -9,6 +9,7 @@
 -- The number makes a repeated chunk harmless (its reply was lost) and shows a lost one (Redis restarted from an older
 -- state). An enqueuer sends a chunk while it waits for the reply to the one before, so two may have to be repeated. At maxmemory
 -- Redis refuses this script whole, before it ran.
+must_know_schema()
 local function reply(what, enqueued, duplicates)
   local level_now, split_now, known = dedup_growth(growth_key)
   return {what, level_now, split_now, enqueued, duplicates, redis.call('LLEN', ready_key), known}

@@ -4,17 +4,17 @@
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::{OpenBatch, Queue};
 use crate::Patience;
-use crate::scripts::{COUNTERS, Call, TIME, TYPES, part, script};
+use crate::scripts::{COUNTERS, Call, KNOWN_SCHEMA, TIME, TYPES, part, script};
 use common::error::QueueError;
-use common::job::{BatchId, Job, JobId, Wanted};
+use common::job::{BatchId, Job, JobId, SCHEMA_VERSION, Wanted};
 use std::collections::HashSet;
 use std::time::Duration;
 
 script! {
     EnqueueScript<'a> from "enqueue.lua", refused at maxmemory;
-    with [TIME, TYPES, COUNTERS, GROWTH];
-    keys [ready_key, batch_key, stats_key, growth_key], then buckets_from;
-    args [enqueuer: &'a str, chunk_number: u64, level: Option<u32>, split: Option<u64>], then links_from;
+    with [TIME, TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH];
+    keys [ready_key, batch_key, stats_key, growth_key, meta_key], then buckets_from;
+    args [enqueuer: &'a str, chunk_number: u64, level: Option<u32>, split: Option<u64>, schema: u32], then links_from;
     parts [Run]
 }
 
@@ -150,6 +150,8 @@ impl Queue {
             chunk_number: chunk.number,
             level: chunk.dedup.then_some(split.level),
             split: chunk.dedup.then_some(split.next),
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
         };
         let mut call = call.call();
         if !chunk.dedup {

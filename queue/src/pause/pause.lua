@@ -1,5 +1,5 @@
 -- Stops claiming by all workers, or lets them go on.
-must_hold('hash', meta_key)
+must_know_schema()
 if is_paused then
   redis.call('HSET', meta_key, 'paused', 1)
 else

@@ -3,15 +3,15 @@
 use super::batches::FINISH;
 use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::{Queue, first_call};
-use crate::scripts::{COUNTERS, Call, JOBS, TIME, TYPES, part, script, unexpected};
+use crate::scripts::{COUNTERS, Call, JOBS, KNOWN_SCHEMA, TIME, TYPES, part, script, unexpected};
 use common::error::QueueError;
-use common::job::{Job, JobId};
+use common::job::{Job, JobId, SCHEMA_VERSION};
 
 script! {
     PurgeScript<'a> from "purge.lua";
-    with [TIME, TYPES, COUNTERS, JOBS, GROWTH, FINISH];
-    keys [ready_key, delayed_key, stats_key, growth_key, crashes_key], then jobs_keys_from;
-    args [place: &'a str, level: u32, split: u64], then jobs_from;
+    with [TIME, TYPES, KNOWN_SCHEMA, COUNTERS, JOBS, GROWTH, FINISH];
+    keys [ready_key, delayed_key, stats_key, growth_key, crashes_key, meta_key], then jobs_keys_from;
+    args [place: &'a str, level: u32, split: u64, schema: u32], then jobs_from;
     parts [PurgedJob]
 }
 
@@ -92,6 +92,8 @@ impl Queue {
             place: place.name(),
             level: split.level,
             split: split.next,
+            meta_key: self.keys.meta(),
+            schema: SCHEMA_VERSION,
         };
         let mut call = call.call();
         for (payload, (id, digest)) in page.iter().zip(jobs) {

@@ -2,6 +2,7 @@
 -- Returns {'ok', the number of jobs removed}, or what `stale` says: then nothing was changed
 --
 -- Each job that goes is counted as `purged` in its batch, which would else never finish, and its link may be enqueued again.
+must_know_schema()
 if not dedup_is_at(growth_key, level, split) then return stale(growth_key) end
 must_hold('list', ready_key)
 must_hold('zset', delayed_key)

@@ -51,6 +51,8 @@ pub(crate) use piece;
 pub(crate) const TIME: Piece = piece!("time.lua");
 /// Asking what a key holds, before anything is changed.
 pub(crate) const TYPES: Piece = piece!("types.lua");
+/// Whether a newer imgq wrote the queue.
+pub(crate) const KNOWN_SCHEMA: Piece = piece!("schema.lua");
 /// Counters of hashes.
 pub(crate) const COUNTERS: Piece = piece!("counters.lua");
 /// Long lists as arguments of a command.

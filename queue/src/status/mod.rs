@@ -34,6 +34,8 @@ part! {
 const LOOK_THROUGH: usize = 200;
 /// What has to be known of a batch for that, in the order in which `status.lua` tells it.
 const PROGRESS: [&str; 6] = ["started", "enqueued", "stored", "rejected", "failed", "purged"];
+/// Twice as long as a job waits that no worker knows, and some time for it to be claimed.
+const UNKNOWN_LATELY_MS: u64 = 15_000;
 /// Nobody waits for longer than three years, and what is longer is of no use to anybody.
 const TIME_LEFT_MAX_SECONDS: f64 = 1e8;
 
@@ -140,6 +142,8 @@ pub struct Status {
     /// How long ago the enqueue of the oldest job that waits began, in `ready` or in `delayed`, where that is known: nobody knows
     /// when a job was pushed by hand.
     pub oldest_ms: Option<u64>,
+    /// Of jobs that wait for a worker that knows them what it has to know, `version 2` or `kind "slice"`; empty where none was met lately.
+    pub unknown_jobs: String,
 }
 
 impl Status {
@@ -245,7 +249,8 @@ impl Queue {
             let (ready, delayed) = (reply.count("jobs that are ready")?, reply.count("jobs that are delayed")?);
             let (dead, results) = (reply.count("dead jobs")?, reply.count("results")?);
             let stats = reply.fields("counters")?;
-            let is_paused = reply.fields("facts of the queue")?.contains_key("paused");
+            let meta: HashMap<String, String> = reply.fields("facts of the queue")?.into_iter().collect();
+            self.known(meta.get("schema").map(String::as_str))?;
             let names_now = reply.texts("names of workers")?;
             let now_ms = reply.time_ms()?;
             if sorted(&names_now) != sorted(&names) {
@@ -276,7 +281,8 @@ impl Queue {
                 rejected: counter("rejected"),
                 failed: counter("failed"),
                 bytes: counter("bytes"),
-                paused: is_paused,
+                paused: meta.contains_key("paused"),
+                unknown_jobs: unknown_jobs(&meta, now_ms),
                 workers,
                 reasons: stats
                     .iter()
@@ -309,6 +315,13 @@ impl Queue {
         }
         call
     }
+}
+
+/// What workers told of jobs that they do not know, where that was lately: such a job is looked at every few seconds.
+fn unknown_jobs(meta: &HashMap<String, String>, now_ms: u64) -> String {
+    let seen_ms = meta.get("unknown_seen").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+    let is_lately = now_ms.saturating_sub(seen_ms) < UNKNOWN_LATELY_MS;
+    meta.get("unknown").filter(|_| is_lately).cloned().unwrap_or_default()
 }
 
 /// What is known of the progress of these batches.

@@ -159,10 +159,11 @@ impl Queue {
         let is_registered = reply.word("whether it is registered", &[("ok", true), ("schema", false)])?;
         let found = reply.count("the queue's schema")?;
         reply.end()?;
-        if !is_registered {
-            return Err(QueueError::Schema { queue: self.name.clone(), found, known: SCHEMA_VERSION });
+        if is_registered {
+            Ok(())
+        } else {
+            Err(QueueError::Schema { queue: self.name.clone(), found, known: SCHEMA_VERSION })
         }
-        Ok(())
     }
 
     /// Renews the lease of `worker`, records `facts`, and names those whose lease is over.
@@ -245,11 +246,11 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_read_whole_or_not_at_all() {
-        let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20), Int(0)]);
+        let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20), Int(0), Int(1)]);
         let next_end = Some(Duration::from_millis(20));
         assert_eq!(heartbeat, Heartbeat { alive: true, next_end, expired: Vec::new(), has_more: false });
         for (in_all, has_more) in [(1, false), (2, true)] {
-            let parts = vec![Int(0), Int(-1), Int(in_all), word("w-1")];
+            let parts = vec![Int(0), Int(-1), Int(in_all), Int(0), word("w-1")];
             let reply = Reply::of("test", redis::Value::Array(parts)).expect("a list");
             let heartbeat = Heartbeat::read(reply).expect("a worker whose lease is over");
             assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired: vec!["w-1".into()], has_more });

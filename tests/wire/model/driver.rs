@@ -607,6 +607,7 @@ impl Bench {
             Claim::Stale => (Claimed::Stale, Vec::new(), None),
             Claim::Reaped => (Claimed::Reaped, Vec::new(), None),
             Claim::Full { .. } => return Err(TestCaseError::fail("full without a bound")),
+            Claim::Newer(schema) => return Err(TestCaseError::fail(format!("of schema {schema}"))),
         };
         same("a claim's answer", &expected, &claimed)?;
         let held = self.model.held_by(&label);

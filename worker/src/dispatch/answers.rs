@@ -17,6 +17,8 @@ use std::time::Duration;
 const PAUSED_WAIT: Duration = Duration::from_millis(1000);
 /// With as many results as there may be, readers are given this long before it is looked at again.
 const FULL_WAIT: Duration = Duration::from_millis(500);
+/// Kinds of jobs that this worker does not know and says so of: whoever misspells them all should not fill a log.
+const UNKNOWN_SAID_MAX: usize = 50;
 /// A push wakes every waiting worker; the claims of a large fleet are spread a little.
 pub(super) const WAKE_JITTER_US: u64 = 2000;
 /// After a wait for jobs that broke off. The next claim finds out what is the matter.
@@ -68,8 +70,9 @@ impl Dispatcher {
             self.say_waiting("");
         }
         match claim {
-            Claim::Jobs { jobs, next_due, more, left_alone, dropped } => {
+            Claim::Jobs { jobs, next_due, more, left_alone, dropped, unknown } => {
                 say_dropped(&dropped);
+                self.say_unknown(unknown);
                 self.hold_all(&left_alone);
                 let found_nothing = jobs.is_empty() && asked.max > 0;
                 if jobs.first().is_some_and(|job| job.runs_alone) {
@@ -100,8 +103,21 @@ impl Dispatcher {
             }
             Claim::Stale => {}
             Claim::Reaped => return Some(End::Reaped),
+            Claim::Newer(schema) => return Some(End::Newer(schema)),
         }
         None
+    }
+
+    /// Says that jobs were met that only other workers know: once of each kind of them.
+    fn say_unknown(&mut self, unknown: Vec<String>) {
+        for what in unknown {
+            if self.unknown.len() < UNKNOWN_SAID_MAX && !self.unknown.contains(&what) {
+                tracing::warn!(
+                    "jobs of {what} wait for a worker that knows them: this one does not, and leaves them alone"
+                );
+                self.unknown.insert(what);
+            }
+        }
     }
 
     fn hold_all(&self, hosts: &[String]) {

@@ -40,6 +40,7 @@ use pace::Pace;
 use queue::{Reconciled, ReconnectBackoff, Settlement};
 use rest::Rest;
 use slots::{Attempt, Finished, Slots};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::health::Health;
@@ -62,6 +63,8 @@ pub(crate) enum End {
     Reaped,
     /// The queue is not to be had from this server any more.
     Lost(QueueError),
+    /// A newer imgq wrote the queue, of this version: what this worker holds is to be settled, and nothing more.
+    Newer(u32),
 }
 
 /// How much may be done at once, and how often.
@@ -134,6 +137,8 @@ pub(crate) struct Dispatcher {
     generation: u64,
     /// The stage of stopping that is waited for.
     next_stage: Stage,
+    /// What a worker has to know for jobs that this one left to others, as far as it was said.
+    unknown: BTreeSet<String>,
 }
 
 /// What a dispatcher waits for.
@@ -218,10 +223,11 @@ impl Dispatcher {
             claimed_at: now,
             compare_at: now + COMPARE_EVERY,
             next_stage: Stage::Finishing,
+            unknown: BTreeSet::new(),
         }
     }
 
-    /// Dispatches until the process stops or the worker is taken for dead.
+    /// Dispatches until the process stops, the worker is taken for dead, or the queue is not for it any more.
     pub(crate) async fn run(&mut self) -> End {
         loop {
             if let Some(end) = self.go_on() {

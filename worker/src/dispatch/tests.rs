@@ -309,7 +309,7 @@ async fn while_jobs_wait_redis_is_asked_about_their_hosts() {
     assert_eq!(bench.goes_on(), Some(Question::Claim(0)));
     let left_alone = vec!["one.example".to_owned()];
     let (jobs, dropped) = (Vec::new(), Vec::new());
-    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped });
+    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped, unknown: Vec::new() });
     assert_eq!(bench.left().len(), 18, "what waits for a host that is left alone goes back");
 }
 
@@ -335,7 +335,7 @@ async fn a_target_that_is_left_alone_takes_back_the_leave_of_those_who_wait_to_g
     assert_eq!(named, ["cdn.example", "img.example", "one.example"]);
     let left_alone = vec!["cdn.example".to_owned()];
     let (jobs, dropped) = (Vec::new(), Vec::new());
-    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped });
+    bench.answer_claim(Claim::Jobs { jobs, next_due: None, more: false, left_alone, dropped, unknown: Vec::new() });
     let (left, mut to_cdn) = (bench.left(), (4..10).map(field).collect::<Vec<_>>());
     to_cdn.retain(|field| !left.contains(field));
     assert_eq!((left.len(), to_cdn), (6, Vec::new()), "these and nobody else");

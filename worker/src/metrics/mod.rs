@@ -336,6 +336,8 @@ impl Metrics {
             Claim::Full { .. } => self.claims.full.one(),
             Claim::Stale => self.claims.stale.one(),
             Claim::Reaped => self.claims.reaped.one(),
+            // The last one of this process.
+            Claim::Newer(_) => {}
         }
     }
 

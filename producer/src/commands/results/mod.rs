@@ -6,7 +6,7 @@ use super::{CommandError, Ended, print};
 use crate::cli::{ResultsArgs, ResultsFormat, Since};
 use common::error::QueueError;
 use common::report::ResultRow;
-use common::text::harmless;
+use common::text::{duration, harmless};
 use output::Output;
 use queue::{Patience, Queue};
 use std::io;
@@ -99,6 +99,9 @@ async fn pass_on(
     pages: &mut Pages<'_>,
     output: &mut Output,
 ) -> Result<bool, CommandError> {
+    if args.follow {
+        queue.check_schema().await?;
+    }
     let page = pages.next(queue).await?;
     for row in page.iter().filter(|row| is_wanted(row, args)) {
         output.write(row).map_err(|error| cannot_write(args, error))?;
