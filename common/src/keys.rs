@@ -74,6 +74,10 @@ impl Keys {
     pub fn batch(&self, batch: BatchId) -> String {
         self.key(&format!("batch:{batch}"))
     }
+    /// What no batch has: for a name in `batches` that is no batch's.
+    pub fn no_batch(&self) -> String {
+        self.key("batch:")
+    }
     /// ZSET: batch → when it was started (ms).
     pub fn batches(&self) -> String {
         self.key("batches")
@@ -82,7 +86,7 @@ impl Keys {
     pub fn stats(&self) -> String {
         self.key("stats")
     }
-    /// HASH: paused, schema, tick.
+    /// HASH: paused, schema, retention, and what scripts remember of the queue as a whole.
     pub fn meta(&self) -> String {
         self.key("meta")
     }

@@ -7,6 +7,7 @@ use common::media::MediaTypes;
 use common::outcome::{Failure, Outcome, Rejection};
 use program::listen::ListenAddress;
 use program::settings::{QueueArgs, empty_variables_are_unset, parse_duration, parse_storage};
+use queue::Keep;
 use sources::{Format, Pages};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -83,6 +84,11 @@ pub(crate) enum Command {
     /// Remove the jobs that wait, ready and delayed; those in flight finish
     #[command(after_help = "Examples:\n  producer purge --dry-run\n  producer purge --dead --yes")]
     Purge(PurgeArgs),
+    /// For how long what ended is kept: show it, or set it for this queue
+    #[command(
+        after_help = "A TIME is like 12h, 7d or 30d; always is for ever.\n\nExamples:\n  producer retention\n  producer retention --keep-results 7d --keep-dead 90d"
+    )]
+    Retention(RetentionArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  producer completions bash > ~/.local/share/bash-completion/completions/producer\n  producer completions zsh > ~/.zfunc/_producer\n  producer completions fish > ~/.config/fish/completions/producer.fish"
@@ -333,9 +339,41 @@ pub(crate) struct PurgeArgs {
     /// Also remove the results, unless a named reader has not taken them
     #[arg(long)]
     pub(crate) results: bool,
+    /// Also forget the batches that are finished, however lately
+    #[arg(long)]
+    pub(crate) finished: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetentionArgs {
+    /// Batches, after they finished; 30 days where nobody said it
+    #[arg(long, value_name = "TIME", value_parser = parse_keep)]
+    pub(crate) keep_batches: Option<Keep>,
+    /// Results; always, where nobody said it. What a named reader has not taken stays
+    #[arg(long, value_name = "TIME", value_parser = parse_keep)]
+    pub(crate) keep_results: Option<Keep>,
+    /// Dead letters; always, where nobody said it
+    #[arg(long, value_name = "TIME", value_parser = parse_keep)]
+    pub(crate) keep_dead: Option<Keep>,
+    /// What a named reader has not taken that stands still; 30 days where nobody said it
+    #[arg(long, value_name = "TIME", value_parser = parse_keep)]
+    pub(crate) keep_readers: Option<Keep>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Reads `7d` or `always`.
+fn parse_keep(text: &str) -> Result<Keep, String> {
+    match text {
+        "always" => Ok(Keep::Always),
+        _ => parse_duration(text).map(Keep::For).map_err(|_| {
+            format!("\"{text}\" is no time to keep something for: write 12h, 7d or 30d, or always for ever")
+        }),
+    }
 }
 
 #[derive(Debug, Args)]

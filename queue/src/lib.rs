@@ -22,9 +22,11 @@ mod readers;
 mod ready_waiter;
 mod registry;
 mod results;
+mod retention;
 mod scripts;
 mod settle;
 mod status;
+mod tidy;
 mod workers;
 
 pub use admit::{AdmissionRequest, Admitted};
@@ -40,17 +42,19 @@ pub use purge::{PURGE_PAGE, WaitsIn};
 pub use readers::Reader;
 pub use ready_waiter::ReadyWaiter;
 pub use registry::{ScriptNames, script_names, script_sources};
+pub use retention::{Keep, Retention, RetentionChange};
 pub use scripts::PartNames;
 pub use settle::{Settled, Settlement};
 pub use status::{Status, TimeLeft, WorkerHost, WorkerState, time_left};
+pub use tidy::Tidied;
 pub use workers::{Heartbeat, LEASE, Recovered, WorkerName, host_name};
 
 use common::error::QueueError;
+use common::job::SCHEMA_VERSION;
 use common::keys::Keys;
 use connect::{Channel, Connector};
 
 /// Bytes of jobs that one call hands to a script: Redis spends 2.8 ms on each MB that a script only touches, and does nothing else
-use common::job::SCHEMA_VERSION;
 /// meanwhile.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
@@ -85,14 +89,10 @@ impl Queue {
     pub async fn open(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
         let queue = Queue::new(redis_url, name)?;
         queue.channel.connector().check(&queue.channel).await?;
+        queue.check_schema().await?;
         Ok(queue)
     }
 
-    /// A queue that connects on its first use, unchecked: for further threads of a program that did [`Queue::open`].
-        queue.check_schema().await?;
-    ///
-    /// # Errors
-    /// [`QueueError::BadUrl`] or [`QueueError::BadQueueName`].
     /// Refuses a queue that a newer imgq wrote. Scripts that change anything look themselves; this is for those who only read, now and
     /// then.
     ///
@@ -115,6 +115,10 @@ impl Queue {
         }
     }
 
+    /// A queue that connects on its first use, unchecked: for further threads of a program that did [`Queue::open`].
+    ///
+    /// # Errors
+    /// [`QueueError::BadUrl`] or [`QueueError::BadQueueName`].
     pub fn new(redis_url: &str, name: &str) -> Result<Queue, QueueError> {
         let keys = Keys::new(name).map_err(QueueError::BadQueueName)?;
         Ok(Queue {

@@ -459,6 +459,27 @@ fn a_clock_that_was_set_back(redis: &Redis, observer: &Observer) {
     queue.run::<i64>(&["DEL", "@delayed"]);
 }
 
+/// What is kept for a time that somebody said, and what no worker knows.
+fn what_is_forgotten_and_what_nobody_knows(redis: &Redis, observer: &Observer) {
+    let (mut queue, storage) = (RawQueue::on(redis), tempfile::tempdir().unwrap());
+    queue.run::<String>(&["XADD", "@results", "*", "id", "x"]);
+    queue.run::<()>(&["XGROUP", "CREATE", "@results", "slow", "0"]);
+    let keep = ["--keep-batches", "30d", "--keep-results", "7d", "--keep-dead", "7d", "--keep-readers", "30d"];
+    let set = Producer::run(&queue, &[&["retention"], &keep[..]].concat());
+    assert_eq!(set.code, 0, "{set:?}");
+    for n in 1..=200 {
+        let id = format!("{n:012x}");
+        queue.run::<i64>(&["HSET", &format!("@batch:{id}"), "started", "1"]);
+        queue.run::<i64>(&["ZADD", "@batches", "1", &id]);
+    }
+    queue.run::<i64>(&["HSET", "@meta", "tidy_at", "0"]);
+    queue.push(r#"{"url":"https://x.org/1.jpg","v":2}"#);
+    let _worker = Worker::start(&queue, storage.path(), &[]);
+    for field in ["tidy_skip", "tidy_at", "unknown", "unknown_seen", "unknown_line"] {
+        observer.until_field(&queue, "meta", field);
+    }
+}
+
 /// What Imgur says of a client id; and where links are in dedup, which no worker is to change.
 fn enqueued_alone(redis: &Redis, tables: &Tables) {
     let mut queue = RawQueue::on(redis);
@@ -498,6 +519,7 @@ fn every_key_and_field_is_documented_and_what_is_documented_appears() {
         scope.spawn(|| a_lonely_worker(&redis, &observer));
         scope.spawn(|| a_slow_rate(&redis, &observer));
         scope.spawn(|| a_clock_that_was_set_back(&redis, &observer));
+        scope.spawn(|| what_is_forgotten_and_what_nobody_knows(&redis, &observer));
         scope.spawn(|| an_enqueue_that_is_not_complete(&redis, &observer));
         scope.spawn(|| enqueued_alone(&redis, &tables));
     });

@@ -3,8 +3,8 @@
 
 use super::scripts::{Bench, batch};
 use ::queue::{
-    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, LeaseField, Reconciled,
-    Settlement, WaitsIn, WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, Keep, LeaseField,
+    Reconciled, RetentionChange, Settlement, WaitsIn, WorkerName,
 };
 use common::host::HostRate;
 use common::job::{Job, JobId};
@@ -261,6 +261,43 @@ const CASES: &[Case] = &[
         |_| (),
         |stage| {
             stage.bench.runtime.block_on(stage.bench.queue.add_reader("export")).unwrap();
+        },
+    ),
+    (
+        "set_retention",
+        |_| (),
+        |stage| {
+            let change =
+                RetentionChange { dead: Some(Keep::For(Duration::from_secs(3600))), ..RetentionChange::default() };
+            stage.bench.runtime.block_on(stage.bench.queue.set_retention(change)).unwrap();
+        },
+    ),
+    (
+        "tidy",
+        |stage| {
+            let text = stage.text.clone();
+            stage.raw::<String>(&["XADD", "@results", "1-1", "id", ID, "url", &text]);
+            stage.raw::<String>(&["XADD", "@dead", "1-1", "id", ID, "url", &text, "job", &text]);
+            stage.raw::<()>(&["XGROUP", "CREATE", "@results", &text, "0"]);
+            stage.raw::<i64>(&["HSET", "@hosts", &text, r#"{"tat":1}"#]);
+            stage.raw::<i64>(&["ZADD", "@batches", "1", &text]);
+            let keep = Some(Keep::For(Duration::from_secs(3600)));
+            let change = RetentionChange { results: keep, dead: keep, batches: keep, readers: keep };
+            stage.bench.runtime.block_on(stage.bench.queue.set_retention(change)).unwrap();
+        },
+        |stage| {
+            let tidied = stage.bench.runtime.block_on(stage.bench.queue.tidy(true)).unwrap();
+            assert_eq!((tidied.results, tidied.dead, tidied.batches), (0, 1, 1), "the result waits for its reader");
+        },
+    ),
+    (
+        "batch_forget",
+        |stage| {
+            let text = stage.text.clone();
+            stage.raw::<i64>(&["ZADD", "@batches", "1", &text]);
+        },
+        |stage| {
+            assert_eq!(stage.bench.runtime.block_on(stage.bench.queue.forget_finished_batches()).unwrap(), 1);
         },
     ),
     (

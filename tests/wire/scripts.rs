@@ -4,8 +4,8 @@
 //! The operations are called; what they did is read with raw commands.
 
 use ::queue::{
-    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, HostNews, LeaseField, OpenBatch, Queue,
-    Reconciled, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, HostNews, Keep, LeaseField, OpenBatch, Queue,
+    Reconciled, RetentionChange, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
 };
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
@@ -729,4 +729,84 @@ fn a_thousand_jobs_move_in_one_call_each() {
     assert_eq!(jobs.len(), 1000);
     assert_eq!(bench.reap(), Some(1003));
     assert_eq!(bench.raw.ready_len(), 1003);
+}
+
+#[test]
+fn what_is_forgotten_twice_late_or_after_a_rollback_is_what_is_old_by_then() {
+    let mut bench = Bench::new();
+    for job in bench.claim_all() {
+        bench.settle(&[(job.field.clone(), failed(&job))]);
+    }
+    bench.runtime.block_on(bench.queue.seal_batch(&bench.open, 1)).unwrap();
+    let id = batch().to_string();
+    let key = format!("batch:{id}");
+    assert!(bench.raw.hash(&key).contains_key("finished"));
+    let before = bench.snapshot();
+    let keep = RetentionChange { dead: Some(Keep::For(Duration::from_millis(1))), ..RetentionChange::default() };
+    let forget = |bench: &mut Bench| {
+        bench.runtime.block_on(bench.queue.set_retention(keep)).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        let tidied = bench.runtime.block_on(bench.queue.tidy(true)).unwrap();
+        (tidied.dead, bench.runtime.block_on(bench.queue.forget_finished_batches()).unwrap())
+    };
+    assert_eq!(forget(&mut bench), (3, 1));
+    assert_eq!(forget(&mut bench), (0, 0), "the second one finds nothing");
+    bench.roll_back(&before);
+    assert_eq!(forget(&mut bench), (3, 1), "what came back goes again");
+    // Late: a job of it was put back on the queue meanwhile, so that it is finished no more.
+    bench.roll_back(&before);
+    let dead = bench.runtime.block_on(bench.queue.dead_jobs(None, 1)).unwrap();
+    bench.runtime.block_on(bench.queue.settle_dead(DeadAction::Retry, &dead)).unwrap();
+    assert_eq!(forget(&mut bench), (2, 0));
+    assert_eq!(bench.raw.hash(&key)["failed"], "2");
+}
+
+#[test]
+fn a_queue_of_a_newer_version_is_left_as_it_is_but_for_what_a_worker_holds() {
+    let mut bench = Bench::new();
+    let jobs = bench.claim_all();
+    bench.settle(&[(jobs[0].field.clone(), failed(&jobs[0]))]);
+    let link = Chunk::of_links(batch(), 2, 3, vec!["https://x.org/9.jpg".to_owned()], false);
+    bench.runtime.block_on(bench.queue.push(&bench.open, &link)).unwrap();
+    let dead = bench.runtime.block_on(bench.queue.dead_jobs(None, 10)).unwrap();
+    let page = bench.runtime.block_on(bench.queue.waiting_page(WaitsIn::Ready)).unwrap();
+    assert_eq!((dead.len(), page.len()), (1, 1));
+    bench.raw.run::<i64>(&["HSET", "@meta", "schema", "2"]);
+    let before = bench.snapshot();
+    let Bench { runtime, queue, open, .. } = &bench;
+    let links = [URLS[0].to_owned()];
+    let change = RetentionChange { dead: Some(Keep::Always), ..RetentionChange::default() };
+    let refused = [
+        ("enqueue", runtime.block_on(queue.push(open, &chunk(3))).map(drop)),
+        ("batch_open", runtime.block_on(queue.open_batch(BatchId::from_random(8), "test", None)).map(drop)),
+        ("batch_touch", runtime.block_on(queue.touch_batch(open))),
+        ("batch_seal", runtime.block_on(queue.seal_batch(open, 2))),
+        ("purge", runtime.block_on(queue.purge_page(WaitsIn::Ready, &page)).map(drop)),
+        ("dead_retry", runtime.block_on(queue.settle_dead(DeadAction::Retry, &dead)).map(drop)),
+        ("dedup_forget", runtime.block_on(queue.forget_links(&links)).map(drop)),
+        ("dedup_clear", runtime.block_on(queue.forget_all_links()).map(drop)),
+        ("pause", runtime.block_on(queue.set_paused(true))),
+        ("add_reader", runtime.block_on(queue.add_reader("export")).map(drop)),
+        ("set_retention", runtime.block_on(queue.set_retention(change))),
+        ("tidy", runtime.block_on(queue.tidy(true)).map(drop)),
+        ("batch_forget", runtime.block_on(queue.forget_finished_batches()).map(drop)),
+        ("status", runtime.block_on(queue.status()).map(drop)),
+        ("register", runtime.block_on(queue.register(&WorkerName::fresh(), &[]))),
+    ];
+    for (script, refused) in refused {
+        let error = refused.expect_err(script).to_string();
+        assert!(error.contains("newer imgq") && error.contains(queue.name()), "{script}: {error}");
+        assert!(error.contains("schema 2"), "{script}: {error}");
+    }
+    assert_eq!(bench.snapshot(), before);
+    assert_eq!(bench.claim(5, 10), Claim::Newer(2));
+    assert_eq!(bench.snapshot(), before, "nor is anything claimed");
+
+    // What it holds is its own.
+    assert!(bench.runtime.block_on(bench.queue.heartbeat(&bench.worker, &[])).unwrap().alive);
+    let Reconciled::Holds(held) = bench.reconcile() else { panic!("registered") };
+    assert_eq!(held.len(), 2);
+    let settlements = [(jobs[1].field.clone(), failed(&jobs[1])), (jobs[2].field.clone(), Settlement::Release)];
+    assert_eq!(bench.settle(&settlements), [true, true]);
+    assert!(bench.runtime.block_on(bench.queue.unregister(&bench.worker)).unwrap());
 }

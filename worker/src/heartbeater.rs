@@ -6,6 +6,7 @@
 use crate::hosts::HostTally;
 use crate::metrics::{Metrics, Sums};
 use crate::recoverer::recover_all;
+use crate::tidier::Tidier;
 use crate::vitals::Vitals;
 use common::error::QueueError;
 use queue::ReconnectBackoff;
@@ -37,7 +38,15 @@ impl Heartbeater {
             metrics.heartbeat(&answer);
             answer
         };
-        beat(&mut facts, ask, async |expired: &[String]| recover_all(&queue, expired).await).await;
+        let mut tidier = Tidier::default();
+        let act = async |beat: &Heartbeat| {
+            let all_answered = recover_all(&queue, &beat.expired).await;
+            if beat.tidy_is_due {
+                tidier.tidy(&queue).await;
+            }
+            all_answered
+        };
+        beat(&mut facts, ask, act).await;
         tracing::warn!("worker {worker} was taken for dead; its jobs are elsewhere now");
         reaped.send_replace(true);
         // The duty is over when it is told so; were it to end before, that would be a fault.
@@ -80,11 +89,12 @@ impl Facts<'_> {
     }
 }
 
-/// Beats until the worker is found dead.
+/// Beats until the worker is found dead. `act` does what a beat found to be done, and says whether Redis answered all that it asked for
+/// the dead.
 async fn beat(
     facts: &mut Facts<'_>,
     mut ask: impl AsyncFnMut(Vec<(&'static str, String)>) -> Result<Heartbeat, QueueError>,
-    mut recover: impl AsyncFnMut(&[String]) -> bool,
+    mut act: impl AsyncFnMut(&Heartbeat) -> bool,
 ) {
     let mut backoff = ReconnectBackoff::default();
     loop {
@@ -99,7 +109,7 @@ async fn beat(
             Ok(heartbeat) => {
                 backoff.reset();
                 facts.told(done);
-                let all_answered = recover(&heartbeat.expired).await;
+                let all_answered = act(&heartbeat).await;
                 // A few that survive many find the next ones at once. Not after an error, which may last.
                 if !(heartbeat.has_more && all_answered) {
                     tokio::time::sleep(until_next(&heartbeat)).await;
@@ -131,7 +141,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     fn alive() -> Heartbeat {
-        Heartbeat { alive: true, next_end: None, expired: Vec::new(), has_more: false }
+        Heartbeat { alive: true, next_end: None, expired: Vec::new(), has_more: false, tidy_is_due: false }
     }
 
     /// Beats for so long, with these answers; how often Redis was asked, and whether beating came to an end.
@@ -147,7 +157,7 @@ mod tests {
             answer(asked.get())
         };
         let mut facts = Facts::new(vitals, &tally, &metrics);
-        let ended = tokio::time::timeout(time, beat(&mut facts, ask, async |_: &[String]| true)).await;
+        let ended = tokio::time::timeout(time, beat(&mut facts, ask, async |_: &Heartbeat| true)).await;
         (asked.get(), ended.is_ok())
     }
 
@@ -186,8 +196,8 @@ mod tests {
             let expired = if asked.get() == 2 { vec!["dead".to_owned()] } else { Vec::new() };
             Ok(Heartbeat { alive: asked.get() < 3, expired, ..alive() })
         };
-        let recover = async |expired: &[String]| {
-            recovered.borrow_mut().push(expired.to_vec());
+        let recover = async |beat: &Heartbeat| {
+            recovered.borrow_mut().push(beat.expired.clone());
             true
         };
         beat(&mut Facts::new(&vitals, &tally, &metrics), ask, recover).await;
@@ -204,7 +214,7 @@ mod tests {
                 Ok(Heartbeat { expired: vec!["dead".to_owned()], has_more: asked.get() < 500, ..alive() })
             };
             let mut facts = Facts::new(&vitals, &tally, &metrics);
-            let beating = beat(&mut facts, ask, async |_: &[String]| answers);
+            let beating = beat(&mut facts, ask, async |_: &Heartbeat| answers);
             assert!(tokio::time::timeout(Duration::from_secs(10), beating).await.is_err());
             assert!(beats.contains(&asked.get()), "{} beats, while recovery answers: {answers}", asked.get());
         }

@@ -22,6 +22,7 @@ mod storage_watch;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+mod tidier;
 mod vitals;
 
 /// See Cargo.toml for the reason.

@@ -245,6 +245,8 @@ async fn room_or_interrupt(
 
 /// Starts a batch, or goes on with one that the same command began and could not complete.
 async fn begin<'a>(queue: &'a Queue, what: &str, args: &SourceArgs) -> Result<Pusher<'a>, QueueError> {
+    // Where no worker runs nobody else does. What is not forgotten now is so the next time, whatever the error was.
+    let _ = queue.tidy(false).await;
     let dedup = !args.no_dedup;
     let command = repeatable_command(args);
     let broken_off = match &command {

@@ -11,6 +11,7 @@ mod pause;
 mod purge;
 mod rejects;
 mod results;
+mod retention;
 mod run;
 mod shared_budget;
 mod status;
@@ -159,6 +160,7 @@ async fn dispatch(cli: Cli) -> Result<Ended, CommandError> {
         Command::Workers(args) => workers::workers(&open(&queue).await?, &args).await,
         Command::Batches(args) => batches::batches(&open(&queue).await?, &args).await,
         Command::Purge(args) => purge::purge(&open(&queue).await?, &args).await,
+        Command::Retention(args) => retention::retention(&open(&queue).await?, &args).await,
         Command::Dashboard(args) => dashboard::dashboard(&queue, args).await,
         Command::Pause => pause::set_paused(&open(&queue).await?, true).await,
         Command::Resume => pause::set_paused(&open(&queue).await?, false).await,

@@ -12,7 +12,7 @@ pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, Comm
     }
     if args.dry_run {
         if args.json {
-            print_json(&counts(args, [0, 0, 0], &status))?;
+            print_json(&counts(args, [0, 0, 0, 0], &status))?;
         } else {
             print(&format!("would be removed: {}", what(args, &status)))?;
         }
@@ -29,8 +29,10 @@ pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, Comm
     let purged = purge_waiting(queue, status.waiting()).await?;
     let dead = if args.dead { drop_dead(queue, status.dead).await? } else { 0 };
     let results = if args.results { queue.purge_results().await? } else { 0 };
+    // Last: what was purged may have finished some.
+    let batches = if args.finished { queue.forget_finished_batches().await? } else { 0 };
     if args.json {
-        print_json(&counts(args, [purged, dead, results], &status))?;
+        print_json(&counts(args, [purged, dead, results, batches], &status))?;
         return Ok(Ended::Done);
     }
     print(&format!("{} purged; their links can be enqueued again", count(purged, "job")))?;
@@ -39,6 +41,9 @@ pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, Comm
     }
     if args.results {
         print(&format!("{} removed", count(results, "result")))?;
+    }
+    if args.finished {
+        print(&format!("{} forgotten", batches_in_words(batches)))?;
     }
     let in_flight = queue.status().await?.in_flight;
     if in_flight > 0 {
@@ -104,14 +109,22 @@ fn what(args: &PurgeArgs, status: &Status) -> String {
     if args.results {
         parts.push(count(status.results, "result"));
     }
+    if args.finished {
+        parts.push("what is known of the batches that are finished".to_owned());
+    }
     parts.join(", ")
 }
 
+fn batches_in_words(batches: u64) -> String {
+    if batches == 1 { "1 batch".to_owned() } else { format!("{batches} batches") }
+}
+
 /// What there was, and what went of it.
-fn counts(args: &PurgeArgs, [purged, dead, results]: [u64; 3], status: &Status) -> serde_json::Value {
+fn counts(args: &PurgeArgs, [purged, dead, results, batches]: [u64; 4], status: &Status) -> serde_json::Value {
     serde_json::json!({
         "found": status.waiting(), "purged": purged,
         "dead_found": if args.dead { status.dead } else { 0 }, "dead_dropped": dead,
         "results_found": if args.results { status.results } else { 0 }, "results_removed": results,
+        "batches_forgotten": batches,
     })
 }

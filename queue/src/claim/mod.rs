@@ -1,30 +1,33 @@
 //! Claiming jobs under a worker's lease, and finding out afterwards what Redis holds for a worker.
 
 use super::hosts::{ADMISSION, ENTRIES, LINE, LINK, Waiting};
+use super::readers::GROUPS;
+use super::retention::{KEEP, KEEP_BY_DEFAULT};
+use super::tidy::TRIM;
 use super::workers::CRASHES;
 use super::{LEASE, Queue, WorkerName};
 use crate::scripts::{COUNTERS, IN_PARTS, JOBS, NumberOrText, Piece, Reply, TIME, TYPES, WAITING, piece, script};
 use common::error::QueueError;
 use common::host::HostRate;
+use common::job::{JOB_KINDS, SCHEMA_VERSION};
 use common::outcome::Failure;
 use std::time::Duration;
 
-use common::job::{JOB_KINDS, SCHEMA_VERSION};
 /// What an element of the queue is as a payload.
 const PAYLOAD: Piece = piece!("payload.lua");
 /// What claimed jobs are admitted to.
 const ADMISSIONS: Piece = piece!("admissions.lua");
 /// Which suspects may start.
 const TRIALS: Piece = piece!("trials.lua");
+/// Which jobs are left to other workers.
+const UNKNOWN: Piece = piece!("unknown.lua");
 /// How many results there may be.
 const RESULTS: Piece = piece!("results.lua");
 
-/// Which jobs are left to other workers.
-const UNKNOWN: Piece = piece!("unknown.lua");
 script! {
     ClaimScript<'a> from "claim.lua";
     with [
-        TIME, TYPES, COUNTERS, IN_PARTS, JOBS, CRASHES, WAITING, LINK, ENTRIES, LINE, ADMISSION, ADMISSIONS, PAYLOAD, RESULTS, TRIALS,
+        TIME, TYPES, COUNTERS, IN_PARTS, JOBS, CRASHES, KEEP_BY_DEFAULT, KEEP, TRIM, GROUPS, WAITING, LINK, ENTRIES, LINE, ADMISSION, ADMISSIONS, PAYLOAD, UNKNOWN, RESULTS, TRIALS,
     ];
     keys [
         ready_key, delayed_key, inflight_key, workers_key, worker_key, meta_key, crashes_key, results_key, hosts_key, stats_key,
@@ -39,11 +42,11 @@ script! {
         results_max: u64,
         host_interval_us: u64,
         free_refusals: u32,
+        schema: u32,
+        kinds: String,
     ], then waiting_from;
     parts [Waiting]
 }
-        schema: u32,
-        kinds: String,
 
 script! {
     ReconcileScript<'a> from "reconcile.lua";
@@ -162,14 +165,14 @@ pub enum Claim {
         left_alone: Vec<String>,
         /// What was remembered of these hosts could not be understood, and was dropped.
         dropped: Vec<String>,
-    },
-    /// The queue is paused.
-    Paused {
         /// What a worker has to know, `version 2` or `kind "slice"`, for jobs that were left to others.
         unknown: Vec<String>,
-        /// As of jobs.
+    },
     /// A newer imgq wrote this queue, of this version: settle what is held, and end.
     Newer(u32),
+    /// The queue is paused.
+    Paused {
+        /// As of jobs.
         left_alone: Vec<String>,
     },
     /// There are as many results as there may be, and their readers have not taken them.
@@ -222,11 +225,11 @@ impl Queue {
             results_max: request.results_max.unwrap_or(0),
             host_interval_us: request.host_rate.map_or(0, |rate| rate.interval().as_micros() as u64),
             free_refusals: request.free_refusals,
+            schema: SCHEMA_VERSION,
+            kinds: JOB_KINDS.join(" "),
         };
         let mut call = call.call();
         for WaitingAt { host, pace } in &request.waiting {
-            schema: SCHEMA_VERSION,
-            kinds: JOB_KINDS.join(" "),
             let pace_ms = pace.map_or(0.0, |pace| (pace.as_secs_f64() * 1000.0).max(0.001));
             Waiting { host, pace_ms }.add_to(&mut call);
         }
@@ -280,19 +283,19 @@ enum Status {
     Full,
     Stale,
     Reaped,
+    Newer,
 }
 
 const STATUSES: &[(&str, Status)] = &[
-    Newer,
     ("ok", Status::Jobs),
     ("paused", Status::Paused),
     ("full", Status::Full),
     ("stale", Status::Stale),
     ("reaped", Status::Reaped),
+    ("schema", Status::Newer),
 ];
 
 impl Claim {
-    ("schema", Status::Newer),
     fn read(mut reply: Reply, number: u64) -> Result<Claim, QueueError> {
         let claim = match reply.word("the status of a claim", STATUSES)? {
             Status::Jobs => Claim::read_jobs(&mut reply, number)?,
@@ -300,10 +303,10 @@ impl Claim {
             Status::Full => Claim::Full { left_alone: reply.texts("hosts that are left alone")? },
             Status::Stale => Claim::Stale,
             Status::Reaped => Claim::Reaped,
+            Status::Newer => Claim::Newer(reply.count("the queue's schema")?),
         };
         reply.end()?;
         Ok(claim)
-            Status::Newer => Claim::Newer(reply.count("the queue's schema")?),
     }
 
     fn read_jobs(reply: &mut Reply, number: u64) -> Result<Claim, QueueError> {
@@ -410,10 +413,10 @@ mod tests {
             panic!("jobs")
         };
         assert_eq!((next_due, more, left_alone, dropped.len()), (None, true, vec!["a.org".to_owned()], 0));
+        assert_eq!(unknown, ["version 2"]);
         let told: Vec<_> = claimed.iter().map(|job| (job.field.0.as_str(), job.crashes, job.runs_alone)).collect();
         assert_eq!(told, [("7.1", 2, true), ("7.2", 0, true)]);
         let admission = |host: &str, start| Admission { host: host.into(), start };
-        assert_eq!(unknown, ["version 2"]);
         assert_eq!(claimed[0].admissions, [admission("a", Start::Probe(Failure::Dns))]);
         let after = Start::After(Duration::from_millis(30));
         assert_eq!(
@@ -438,10 +441,10 @@ mod tests {
         for (status, claim) in [("stale", Claim::Stale), ("reaped", Claim::Reaped)] {
             assert_eq!(takes_only(read, &[word(status)]), claim);
         }
+        assert_eq!(takes_only(read, &[word("schema"), Int(2)]), Claim::Newer(2));
         let left_alone = vec!["x.org".to_owned()];
         let hosts = Array(vec![word("x.org")]);
         let paused = Claim::Paused { left_alone: left_alone.clone() };
-        assert_eq!(takes_only(read, &[word("schema"), Int(2)]), Claim::Newer(2));
         for (status, claim) in [("paused", paused), ("full", Claim::Full { left_alone })] {
             assert_eq!(takes_only(read, &[word(status), hosts.clone()]), claim);
         }

@@ -1,6 +1,7 @@
 -- Renews a worker's lease, names workers whose lease is over, and now and then notes what the queue is like.
 -- Behind the arguments come facts about the worker: name, value, …
--- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, how many leases are over, expired workers…}
+-- Returns {1 when the worker is registered else 0, ms until the next lease ends or -1, how many leases are over, 1 when somebody is to
+-- look for what can be forgotten else 0, expired workers…}
 must_hold('zset', workers_key, workers_since_key)
 must_hold('hash', worker_key, meta_key)
 local now = now_ms()
@@ -16,7 +17,7 @@ end
 -- does not recover the same ones.
 local over = redis.call('ZCOUNT', workers_key, '-inf', now)
 local first = over > expired_max and pick % (over - expired_max + 1) or 0
-local reply = {alive, -1, over, unpack(redis.call('ZRANGE', workers_key, '-inf', now, 'BYSCORE', 'LIMIT', first, expired_max))}
+local reply = {alive, -1, over, tidy_is_due(now) and 1 or 0, unpack(redis.call('ZRANGE', workers_key, '-inf', now, 'BYSCORE', 'LIMIT', first, expired_max))}
 local next_end = redis.call('ZRANGE', workers_key, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 if next_end then reply[2] = tonumber(next_end) - now end
 

@@ -1,6 +1,7 @@
 //! A worker's life in Redis: its name, its lease, its heartbeat, and the recovery of those that died.
 
 use super::Queue;
+use super::tidy::DUE;
 use crate::scripts::{COUNTERS, Call, IN_PARTS, JOBS, Piece, Reply, TIME, TYPES, piece, script};
 use common::error::QueueError;
 use common::job::SCHEMA_VERSION;
@@ -21,7 +22,7 @@ script! {
 
 script! {
     HeartbeatScript<'a> from "heartbeat.lua";
-    with [TIME, TYPES, LEASES];
+    with [TIME, TYPES, LEASES, DUE];
     keys [
         workers_key, worker_key, meta_key, delayed_key, ready_key, dead_key, stats_key, history_fine_key, history_coarse_key,
         workers_since_key,
@@ -100,6 +101,8 @@ pub struct Heartbeat {
     pub expired: Vec<String>,
     /// There are more of them than one heartbeat names.
     pub has_more: bool,
+    /// Somebody is to call [`Queue::tidy`].
+    pub tidy_is_due: bool,
 }
 
 impl Heartbeat {
@@ -110,12 +113,13 @@ impl Heartbeat {
         let alive = reply.flag("whether the worker is registered")?;
         let next_end_ms = reply.count_unless_minus_one("ms until the next lease ends, or -1")?;
         let expired_in_all: usize = reply.count("how many leases are over")?;
+        let tidy_is_due = reply.flag("whether something can be forgotten")?;
         let mut expired = Vec::with_capacity(reply.len());
         while reply.len() > 0 {
             expired.push(reply.text("a worker whose lease is over")?);
         }
         let has_more = expired_in_all > expired.len();
-        Ok(Heartbeat { alive, next_end: next_end_ms.map(Duration::from_millis), expired, has_more })
+        Ok(Heartbeat { alive, next_end: next_end_ms.map(Duration::from_millis), expired, has_more, tidy_is_due })
     }
 }
 
@@ -248,12 +252,16 @@ mod tests {
     fn a_heartbeat_is_read_whole_or_not_at_all() {
         let heartbeat = takes_only(Heartbeat::read, &[Int(1), Int(20), Int(0), Int(1)]);
         let next_end = Some(Duration::from_millis(20));
-        assert_eq!(heartbeat, Heartbeat { alive: true, next_end, expired: Vec::new(), has_more: false });
+        assert_eq!(
+            heartbeat,
+            Heartbeat { alive: true, next_end, expired: Vec::new(), has_more: false, tidy_is_due: true }
+        );
         for (in_all, has_more) in [(1, false), (2, true)] {
             let parts = vec![Int(0), Int(-1), Int(in_all), Int(0), word("w-1")];
             let reply = Reply::of("test", redis::Value::Array(parts)).expect("a list");
             let heartbeat = Heartbeat::read(reply).expect("a worker whose lease is over");
-            assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired: vec!["w-1".into()], has_more });
+            let expired = vec!["w-1".into()];
+            assert_eq!(heartbeat, Heartbeat { alive: false, next_end: None, expired, has_more, tidy_is_due: false });
         }
     }
 }

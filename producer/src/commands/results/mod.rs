@@ -36,7 +36,7 @@ pub(super) async fn results(queue: &Queue, args: ResultsArgs) -> Result<Ended, C
     }
     // Who follows waits for that as well.
     if let (Some(name), false) = (&args.reader, args.follow) {
-        queue.add_reader(name).await?;
+        add_reader(queue, name).await?;
     }
     let begin = match args.since {
         Some(since) => Some(since.entry_before(queue).await?),
@@ -149,7 +149,7 @@ impl<'a> Pages<'a> {
     async fn next(&mut self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {
         let Some(reader) = self.reader else { return queue.results(self.after.as_deref(), PAGE).await };
         if !self.is_entered {
-            queue.add_reader(reader).await?;
+            add_reader(queue, reader).await?;
             self.is_entered = true;
         }
         self.take(queue).await?;
@@ -194,6 +194,17 @@ impl<'a> Pages<'a> {
     }
 }
 
+async fn add_reader(queue: &Queue, name: &str) -> Result<(), QueueError> {
+    if let Some(silent) = queue.add_reader(name).await? {
+        let silent = duration(silent);
+        eprintln!(
+            "note: reader {name} stood still for {silent}, and results were not kept for it any more (`producer retention`): some may be \
+             missing"
+        );
+    }
+    Ok(())
+}
+
 async fn list_readers(queue: &Queue) -> Result<Ended, CommandError> {
     let readers = queue.readers().await?;
     if readers.is_empty() {
@@ -201,7 +212,17 @@ async fn list_readers(queue: &Queue) -> Result<Ended, CommandError> {
     }
     for reader in readers {
         let behind = reader.behind.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-        print(&format!("{}: {behind} behind, {} given and not taken", harmless(&reader.reader), reader.pending))?;
+        let still = match reader.still_ms {
+            Some(ms) if reader.is_silent => {
+                format!(", silent for {}: results are not kept for it any more", duration(Duration::from_millis(ms)))
+            }
+            _ => String::new(),
+        };
+        print(&format!(
+            "{}: {behind} behind, {} given and not taken{still}",
+            harmless(&reader.reader),
+            reader.pending
+        ))?;
     }
     Ok(Ended::Done)
 }

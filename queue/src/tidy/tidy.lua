@@ -1,0 +1,80 @@
+-- Forgets what ended longer ago than it is to be kept, some of each kind, and says which batches may be forgotten as well: their keys are
+-- not known here (batch_forget.lua).
+-- Returns {'later'} when it is not due; or {'ok', results that went, dead letters that went, entries of hosts that went, 1 when more may
+-- be left else 0, names of readers that results do not wait for any more, what was dropped from `hosts` as nobody could understand it,
+-- for how long batches are kept (ms), ids of batches that began longer ago}
+must_know_schema()
+must_hold('stream', results_key, dead_key)
+must_hold('zset', batches_key, hosts_held_key)
+local now = now_ms()
+if not is_forced and not tidy_is_due(now) then return {'later'} end
+
+-- Entries of hosts that are looked at.
+local HOSTS_MAX = 500
+
+-- Notes since when each reader has stood where it stands, with results before it. Returns those that did so for too long.
+local function look_at_readers()
+  local silent, known = {}, {}
+  local exists = redis.call('EXISTS', results_key) == 1
+  local stream = exists and in_twos(redis.call('XINFO', 'STREAM', results_key)) or {}
+  for _, group in ipairs(readers_of_results()) do
+    local field = 'reader:' .. group.name
+    local has_more = group.pending > 0 or group['last-delivered-id'] ~= stream['last-generated-id']
+    local since = stands_since(group)
+    if has_more then
+      known[field] = true
+      if not since or since > now then redis.call('HSET', meta_key, field, position_of(group) .. ' ' .. string.format('%.0f', now)) end
+      if is_silent(group, now) then silent[#silent + 1] = group.name end
+    end
+  end
+  for _, field in ipairs(redis.call('HKEYS', meta_key)) do
+    if string.sub(field, 1, 7) == 'reader:' and not known[field] then redis.call('HDEL', meta_key, field) end
+  end
+  return silent
+end
+
+local function trim_results()
+  local keep = keep_ms('results')
+  if not keep then return 0 end
+  local ms, number = now - keep, 0
+  local taken_ms, taken_number = first_not_taken_by_any(now)
+  if taken_ms and (taken_ms < ms or taken_ms == ms and taken_number < number) then ms, number = taken_ms, taken_number end
+  return ms > 0 and trim(results_key, string.format('%.0f-%.0f', ms, number)) or 0
+end
+
+local function trim_dead()
+  local keep = keep_ms('dead')
+  return keep and now > keep and trim(dead_key, string.format('%.0f-0', now - keep)) or 0
+end
+
+-- Those that nobody asks for are found by chance, as by claims, which look at fewer.
+local function look_at_hosts()
+  open_hosts(hosts_key)
+  local gone = 0
+  for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, HOSTS_MAX)) do
+    if has_nothing_left(host_state(hosts_key, host, now), now) then
+      gone = gone + 1
+    else
+      hosts_read[host], ends_read[host] = nil, nil
+    end
+  end
+  save_hosts(hosts_key, hosts_held_key, now)
+  return gone
+end
+
+-- A pass goes from the earliest batch on: those that it met and that stay, as they are not finished, are passed over.
+local function old_batches()
+  local keep = keep_ms('batches')
+  if not keep then return 0, {} end
+  local skip = tonumber(redis.call('HGET', meta_key, 'tidy_skip')) or 0
+  local ids = redis.call('ZRANGE', batches_key, '-inf', now - keep, 'BYSCORE', 'LIMIT', skip, batches_max)
+  if #ids < batches_max then redis.call('HDEL', meta_key, 'tidy_skip') end
+  return keep, ids
+end
+
+local silent = look_at_readers()
+local results, dead, hosts = trim_results(), trim_dead(), look_at_hosts()
+local keep_batches_ms, batches = old_batches()
+local more = results > TRIMMED_MAX / 2 or dead > TRIMMED_MAX / 2 or hosts > HOSTS_MAX / 4 or #batches == batches_max
+redis.call('HSET', meta_key, 'tidy_at', now + (more and TIDY_AGAIN_MS or TIDY_EVERY_MS))
+return {'ok', results, dead, hosts, more and 1 or 0, silent, hosts_dropped, keep_batches_ms, batches}
