@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what became of each job
     #[command(
-        after_help = "Examples:\n  producer results --follow --outcome failed\n  producer results --reason timeout_total --format urls | producer enqueue -\n  producer results --since 1day --format parquet --output results.parquet"
+        after_help = "Examples:\n  producer results --latest --limit 20 --outcome failed\n  producer results --reason timeout_total --format urls | producer enqueue -\n  producer results --since 1day --format parquet --output results.parquet"
     )]
     Results(ResultsArgs),
     /// Look at jobs that failed for good, try them again, or drop them
@@ -464,6 +464,12 @@ pub(crate) struct ResultsArgs {
     /// Only those from then on: how long ago (2h), or a time in UTC (2026-01-31T08:00:00Z)
     #[arg(long, value_name = "TIME", value_parser = parse_since, conflicts_with = "reader")]
     pub(crate) since: Option<Since>,
+    /// Newest first
+    #[arg(long, conflicts_with_all = ["follow", "reader"])]
+    pub(crate) latest: bool,
+    /// Only so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "reader")]
+    pub(crate) limit: Option<u64>,
     /// Go on with new results until Ctrl-C
     #[arg(long)]
     pub(crate) follow: bool,
@@ -474,10 +480,10 @@ pub(crate) struct ResultsArgs {
     #[arg(long, value_name = "NAME", help_heading = "Readers")]
     pub(crate) reader: Option<String>,
     /// Show the readers, and how far behind they are
-    #[arg(long, help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output"])]
+    #[arg(long, help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output", "latest", "limit"])]
     pub(crate) list_readers: bool,
     /// Forget a reader: results no longer wait for it
-    #[arg(long, value_name = "NAME", help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output", "list_readers"])]
+    #[arg(long, value_name = "NAME", help_heading = "Readers", conflicts_with_all = ["reader", "follow", "output", "latest", "limit", "list_readers"])]
     pub(crate) drop_reader: Option<String>,
 }
 

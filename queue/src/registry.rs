@@ -63,6 +63,7 @@ pub(crate) const ALL: &[&Declared] = &[
     crate::purge::PurgeScript::DECLARED,
     crate::readers::AddReaderScript::DECLARED,
     crate::retention::SetRetentionScript::DECLARED,
+    crate::search::FindScript::DECLARED,
     crate::settle::SettleScript::DECLARED,
     crate::status::StatusScript::DECLARED,
     crate::tidy::BatchForgetScript::DECLARED,

@@ -33,6 +33,7 @@ mod politeness;
 mod probes;
 mod protocol;
 mod purge;
+mod questions;
 mod readers;
 mod redirected;
 mod redis_away;

@@ -3,8 +3,8 @@
 
 use super::scripts::{Bench, batch};
 use ::queue::{
-    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, HostNews, Keep, LeaseField,
-    Reconciled, RetentionChange, Settlement, WaitsIn, WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, DeadJob, EntryFilter, EntryRange,
+    EntrySearch, HostNews, Keep, LeaseField, Reconciled, RetentionChange, Settlement, WaitsIn, WorkerName,
 };
 use common::host::HostRate;
 use common::job::{Job, JobId};
@@ -199,6 +199,20 @@ const CASES: &[Case] = &[
         |stage| {
             let purged = stage.bench.runtime.block_on(stage.bench.queue.purge_page(WaitsIn::Ready, &stage.page));
             assert_eq!(purged.unwrap(), 1);
+        },
+    ),
+    (
+        "find_entries",
+        |stage| {
+            let text = stage.text.clone();
+            stage.raw::<String>(&["XADD", "@results", "*", "id", ID, "url", &text, "reason", &text]);
+            stage.raw::<String>(&["XADD", "@results", "*", "id", ID, "url", &text, "reason", "dns"]);
+        },
+        |stage| {
+            let filter = EntryFilter { reason: Some("dns".into()), ..EntryFilter::default() };
+            let mut search = EntrySearch::new(filter, EntryRange::default(), false);
+            let found = stage.bench.runtime.block_on(stage.bench.queue.search_results(&mut search, 10)).unwrap();
+            assert!(found.rows.len() == 1 || !found.is_end, "1 MB was looked at, and there is more");
         },
     ),
     (
@@ -470,6 +484,21 @@ const CROWDS: &[Case] = &[
             }
         },
         claim_some,
+    ),
+    (
+        "a search through results as large as there may be",
+        |stage| {
+            let (url, job) = ("u".repeat(16 * KIB), "j".repeat(64 * KIB));
+            for _ in 0..200 {
+                stage.raw::<String>(&["XADD", "@results", "*", "id", ID, "url", &url, "job", &job]);
+            }
+        },
+        |stage| {
+            let filter = EntryFilter { id: Some(ID.into()), ..EntryFilter::default() };
+            let mut search = EntrySearch::new(filter, EntryRange::default(), false);
+            let found = stage.bench.runtime.block_on(stage.bench.queue.search_results(&mut search, 1000)).unwrap();
+            assert_eq!((found.rows.len(), found.is_end), (50, false), "all of 4 MB, and no more");
+        },
     ),
     (
         "a settle with many starts that were not needed",

@@ -4,8 +4,9 @@
 //! The operations are called; what they did is read with raw commands.
 
 use ::queue::{
-    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, HostNews, Keep, LeaseField, OpenBatch, Queue,
-    Reconciled, RetentionChange, Settlement, Start, WaitingAt, WaitsIn, WorkerName,
+    AdmissionRequest, Chunk, Claim, ClaimRequest, ClaimedJob, DeadAction, EntryFilter, EntryRange, EntrySearch,
+    HostNews, Keep, LeaseField, OpenBatch, Queue, Reconciled, RetentionChange, Settlement, Start, WaitingAt, WaitsIn,
+    WorkerName,
 };
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
@@ -633,6 +634,44 @@ fn dead_retry_twice_moves_once() {
     }
     let facts = bench.raw.hash(&format!("batch:{}", batch()));
     assert_eq!((facts["failed"].as_str(), facts["failed:dns"].as_str()), ("0", "0"));
+}
+
+#[test]
+fn a_search_ends_where_it_is_bounded_and_goes_on_there() {
+    let mut bench = Bench::new();
+    let lua = "for n = 1, 1200 do local reason = n % 300 == 0 and 'gone' or 'dns' \
+               redis.call('XADD', KEYS[1], n .. '-0', 'id', n, 'reason', reason) end";
+    bench.raw.run::<()>(&["EVAL", lua, "1", "@results"]);
+    let ask = |search: &mut EntrySearch, found_max| {
+        let twice = [search.clone(), search.clone()].map(|mut search| {
+            let found = bench.runtime.block_on(bench.queue.search_results(&mut search, found_max)).unwrap();
+            let entries: Vec<String> = found.rows.into_iter().map(|row| row.entry).collect();
+            (search, entries, found.is_end)
+        });
+        let [(after, entries, is_end), (_, again, _)] = twice;
+        assert_eq!(entries, again, "it reads: the same is told again after a reply that was lost");
+        *search = after;
+        (entries.join(" "), is_end)
+    };
+    let filter = || EntryFilter { reason: Some("gone".into()), ..EntryFilter::default() };
+    let told = |entries: &str, is_end| (entries.to_owned(), is_end);
+    // 500 are looked at in a call.
+    let mut search = EntrySearch::new(filter(), EntryRange::default(), false);
+    assert_eq!(ask(&mut search, 10), told("300-0", false));
+    assert_eq!(ask(&mut search, 10), told("600-0 900-0", false));
+    assert_eq!(ask(&mut search, 10), told("1200-0", true));
+    assert_eq!(ask(&mut search, 10), told("", true), "there is nothing more at the moment");
+    bench.raw.run::<String>(&["XADD", "@results", "1300-0", "id", "x", "reason", "gone"]);
+    assert_eq!(ask(&mut search, 10), told("1300-0", true), "now there is");
+    // No more than were wanted, from the other end, within a range.
+    let mut search = EntrySearch::new(filter(), EntryRange::default().since_ms(600).until_ms(1200), true);
+    assert_eq!(ask(&mut search, 1), told("1200-0", false));
+    assert_eq!(ask(&mut search, 1), told("900-0", false));
+    assert_eq!(ask(&mut search, 1), told("600-0", false));
+    assert_eq!(ask(&mut search, 1), told("", true));
+    let both = EntryFilter { id: Some("900".into()), ..filter() };
+    let mut search = EntrySearch::new(both, EntryRange::default().since_ms(880), false);
+    assert_eq!(ask(&mut search, 10), told("900-0", true));
 }
 
 #[test]

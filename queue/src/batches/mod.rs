@@ -104,6 +104,14 @@ impl BatchState {
         Duration::from_millis(until_ms.saturating_sub(self.started))
     }
 
+    /// From when to when its jobs ended (ms, by the clock of Redis), with a minute on either side, as that clock may be put right a
+    /// little meanwhile. Without an end while it is open, which `dead retry` makes it again.
+    pub fn span_ms(&self) -> (u64, Option<u64>) {
+        const PUT_RIGHT_MS: u64 = 60_000;
+        let until_ms = (self.finished > 0).then(|| self.finished.saturating_add(PUT_RIGHT_MS));
+        (self.started.saturating_sub(PUT_RIGHT_MS), until_ms)
+    }
+
     /// Where it is in its life, in a word or two.
     pub fn stage(&self) -> &'static str {
         match self {

@@ -1,20 +1,21 @@
 //! `producer results`: the results stream, filtered, in a form for people or programs.
 
 mod output;
+mod reader;
+mod search;
 
 use super::{CommandError, Ended, print};
-use crate::cli::{ResultsArgs, ResultsFormat, Since};
-use common::error::QueueError;
+use crate::cli::{ResultsArgs, ResultsFormat};
 use common::report::ResultRow;
 use common::text::{duration, harmless};
 use output::Output;
 use queue::{Patience, Queue};
+use reader::ReaderPages;
+use search::ResultSearch;
 use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Results read from Redis in one go.
-const PAGE: usize = 1000;
 /// How often new results are looked for with `--follow`.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -34,81 +35,129 @@ pub(super) async fn results(queue: &Queue, args: ResultsArgs) -> Result<Ended, C
             code: 2,
         });
     }
-    // Who follows waits for that as well.
-    if let (Some(name), false) = (&args.reader, args.follow) {
-        add_reader(queue, name).await?;
-    }
-    let begin = match args.since {
-        Some(since) => Some(since.entry_before(queue).await?),
-        None => None,
+    let source = match &args.reader {
+        Some(name) => {
+            // It would be told of nothing, and take all that there is.
+            search::batch_is_known(queue, &args).await?;
+            // Who follows waits for that as well.
+            if !args.follow {
+                reader::add_reader(queue, name).await?;
+            }
+            Source::Reader(ReaderPages::new(name))
+        }
+        None => Source::Search(ResultSearch::begin(queue, &args).await?),
     };
     // What a reader took may be gone from Redis: its file grows, and is never begun anew.
     let opened = Output::open(args.format, args.output.as_deref(), args.reader.is_some());
-    let mut output = opened.map_err(|error| cannot_write(&args, error))?;
-    let mut pages = Pages::new(args.reader.as_deref(), begin);
+    let output = opened.map_err(|error| cannot_write(&args, error))?;
+    let mut showing = Showing { queue, args: &args, source, output, left: args.limit.unwrap_or(u64::MAX) };
     if args.follow {
-        follow(queue, &args, &mut pages, &mut output).await?;
+        showing.follow().await?;
     } else {
-        while !pass_on(queue, &args, &mut pages, &mut output).await? {}
+        while showing.pass_on().await? == Next::More {}
     }
-    output.finish().map_err(|error| cannot_write(&args, error))?;
+    showing.output.finish().map_err(|error| cannot_write(&args, error))?;
     Ok(Ended::Done)
 }
 
-/// Passes on what comes, until somebody stops it. A Redis that goes away is waited for.
-async fn follow(
-    queue: &Queue,
-    args: &ResultsArgs,
-    pages: &mut Pages<'_>,
-    output: &mut Output,
-) -> Result<(), CommandError> {
-    let listen = |kind| signal(kind).map_err(CommandError::system("cannot listen for signals"));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let mut patience = Patience::endless();
-    loop {
-        let pause = match pass_on(queue, args, pages, output).await {
-            Ok(is_last) => {
-                if patience.answered() {
-                    eprintln!("Redis answers again");
+/// Where the results come from.
+enum Source<'a> {
+    Reader(ReaderPages<'a>),
+    Search(ResultSearch),
+}
+
+/// What comes after a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    More,
+    /// Nothing at the moment.
+    Nothing,
+    /// As many as were wanted are shown.
+    Over,
+}
+
+/// The results on their way from the queue to where they are written.
+struct Showing<'a> {
+    queue: &'a Queue,
+    args: &'a ResultsArgs,
+    source: Source<'a>,
+    output: Output,
+    /// How many are still wanted.
+    left: u64,
+}
+
+impl Showing<'_> {
+    /// Passes on what comes, until somebody stops it. A Redis that goes away is waited for.
+    async fn follow(&mut self) -> Result<(), CommandError> {
+        let listen = |kind| signal(kind).map_err(CommandError::system("cannot listen for signals"));
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let mut patience = Patience::endless();
+        loop {
+            let pause = match self.pass_on().await {
+                Ok(Next::Over) => return Ok(()),
+                Ok(next) => {
+                    if patience.answered() {
+                        eprintln!("Redis answers again");
+                    }
+                    if next == Next::Nothing { FOLLOW_EVERY } else { Duration::ZERO }
                 }
-                if is_last { FOLLOW_EVERY } else { Duration::ZERO }
-            }
-            Err(CommandError::Queue(error)) => {
-                let Some(wait) = patience.next_wait(&error) else { return Err(error.into()) };
-                if let Some(word) = patience.word(&error) {
-                    eprintln!("{word}");
+                Err(CommandError::Queue(error)) => {
+                    let Some(wait) = patience.next_wait(&error) else { return Err(error.into()) };
+                    if let Some(word) = patience.word(&error) {
+                        eprintln!("{word}");
+                    }
+                    if let Source::Reader(pages) = &mut self.source {
+                        pages.lost();
+                    }
+                    wait
                 }
-                pages.lost();
-                wait
+                Err(error) => return Err(error),
+            };
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
             }
-            Err(error) => return Err(error),
-        };
-        tokio::select! {
-            biased;
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
-            () = tokio::time::sleep(pause) => {}
         }
+    }
+
+    /// Passes a page on.
+    async fn pass_on(&mut self) -> Result<Next, CommandError> {
+        if self.args.follow {
+            self.queue.check_schema().await?;
+        }
+        let is_last = match &mut self.source {
+            Source::Reader(pages) => {
+                let page = pages.next(self.queue).await?;
+                write(&mut self.output, self.args, &page, &mut self.left)?;
+                // Only now: whoever is killed before this is given them again.
+                pages.done_with(self.queue, page).await?
+            }
+            Source::Search(search) => {
+                let found = search.next(self.queue, self.left).await?;
+                write(&mut self.output, self.args, &found.rows, &mut self.left)?;
+                found.is_end
+            }
+        };
+        Ok(match is_last {
+            _ if self.left == 0 => Next::Over,
+            true => Next::Nothing,
+            false => Next::More,
+        })
     }
 }
 
-/// Passes a page on; whether there is nothing more at the moment.
-async fn pass_on(
-    queue: &Queue,
-    args: &ResultsArgs,
-    pages: &mut Pages<'_>,
-    output: &mut Output,
-) -> Result<bool, CommandError> {
-    if args.follow {
-        queue.check_schema().await?;
-    }
-    let page = pages.next(queue).await?;
+/// Writes those of a page that are wanted, `left` at most.
+fn write(output: &mut Output, args: &ResultsArgs, page: &[ResultRow], left: &mut u64) -> Result<(), CommandError> {
     for row in page.iter().filter(|row| is_wanted(row, args)) {
+        if *left == 0 {
+            break;
+        }
         output.write(row).map_err(|error| cannot_write(args, error))?;
+        *left -= 1;
     }
-    output.flush().map_err(|error| cannot_write(args, error))?;
-    // Only now: whoever is killed before this is given them again.
-    Ok(pages.done_with(queue, page).await?)
+    output.flush().map_err(|error| cannot_write(args, error))
 }
 
 fn cannot_write(args: &ResultsArgs, error: io::Error) -> CommandError {
@@ -116,93 +165,6 @@ fn cannot_write(args: &ResultsArgs, error: io::Error) -> CommandError {
         Some(path) => CommandError::system(format!("cannot write to {}", path.display()))(error),
         None => CommandError::system("cannot write the results")(error),
     }
-}
-
-impl Since {
-    /// The last entry that can have been made before this time.
-    async fn entry_before(self, queue: &Queue) -> Result<String, QueueError> {
-        let ms = self.as_ms(queue.now_ms().await?);
-        Ok(ms.checked_sub(1).map_or_else(|| "0-0".to_owned(), |before| format!("{before}-{}", u64::MAX)))
-    }
-}
-
-/// The results page by page: all of them, or those that a reader has not taken.
-struct Pages<'a> {
-    reader: Option<&'a str>,
-    /// Whether Redis knows the reader.
-    is_entered: bool,
-    /// The entry behind which reading by entry begins.
-    begin: Option<String>,
-    /// The last entry that was read, while reading by entry: all results, or what a reader was given before a crash.
-    after: Option<String>,
-    /// Whether what a reader was given before a crash is through.
-    only_new: bool,
-    /// Entries that were passed on, and of which Redis does not know yet that the reader took them.
-    passed_on: Vec<String>,
-}
-
-impl<'a> Pages<'a> {
-    fn new(reader: Option<&'a str>, begin: Option<String>) -> Pages<'a> {
-        Pages { reader, is_entered: false, after: begin.clone(), begin, only_new: false, passed_on: Vec::new() }
-    }
-
-    async fn next(&mut self, queue: &Queue) -> Result<Vec<ResultRow>, QueueError> {
-        let Some(reader) = self.reader else { return queue.results(self.after.as_deref(), PAGE).await };
-        if !self.is_entered {
-            add_reader(queue, reader).await?;
-            self.is_entered = true;
-        }
-        self.take(queue).await?;
-        let again = (!self.only_new).then(|| self.after.as_deref().unwrap_or("0"));
-        queue.read_as(reader, again, PAGE).await
-    }
-
-    /// Takes a page that was passed on; tells whether there is nothing more at the moment.
-    async fn done_with(&mut self, queue: &Queue, page: Vec<ResultRow>) -> Result<bool, QueueError> {
-        let is_last = page.len() < PAGE;
-        if self.reader.is_some() {
-            self.passed_on.extend(page.iter().map(|row| row.entry.clone()));
-        }
-        if let Some(row) = page.into_iter().next_back() {
-            self.after = Some(row.entry);
-        }
-        self.take(queue).await?;
-        if self.reader.is_some() && is_last && !self.only_new {
-            self.only_new = true;
-            return Ok(false);
-        }
-        Ok(is_last)
-    }
-
-    /// Tells Redis what the reader took. Once more is once.
-    async fn take(&mut self, queue: &Queue) -> Result<(), QueueError> {
-        if let (Some(reader), false) = (self.reader, self.passed_on.is_empty()) {
-            let entries: Vec<&str> = self.passed_on.iter().map(String::as_str).collect();
-            queue.taken(reader, &entries).await?;
-            self.passed_on.clear();
-        }
-        Ok(())
-    }
-
-    /// After an answer that did not come: a reader may have been given entries in it, and is given those again that it has not taken.
-    /// And Redis may have come back from before the reader was there.
-    fn lost(&mut self) {
-        if self.reader.is_some() {
-            (self.is_entered, self.only_new) = (false, false);
-            self.after.clone_from(&self.begin);
-        }
-    }
-}
-
-async fn add_reader(queue: &Queue, name: &str) -> Result<(), QueueError> {
-    if let Some(silent) = queue.add_reader(name).await? {
-        let silent = duration(silent);
-        eprintln!(
-            "note: reader {name} stood still for {silent}, and results were not kept for it any more (`producer retention`): some may be \
-             missing"
-        );
-    }
-    Ok(())
 }
 
 async fn list_readers(queue: &Queue) -> Result<Ended, CommandError> {

@@ -1,0 +1,210 @@
+//! Questions about a queue that holds much: only the wanted part is read and sent, and what is asked about many batches is asked at once.
+//!
+//! How much Redis read and sent, it tells itself: how often a command was called, also by scripts, and the bytes of its answers.
+
+use harness::programs::{Finished, finish};
+use harness::{Producer, RawQueue, Redis};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+const BATCH: &str = "0000000000aa";
+const OTHER: &str = "0000000000bb";
+/// Times of the batch, in ms; the stream begins and ends days away from them.
+const STARTED_MS: u64 = 1_700_000_000_000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// A server of one's own, whose figures are of nobody else.
+fn alone() -> (Redis, RawQueue) {
+    let redis = Redis::private(&["--appendonly", "no"]);
+    let queue = RawQueue::on(&redis);
+    (redis, queue)
+}
+
+fn show(queue: &RawQueue, arguments: &[&str]) -> Finished {
+    Producer::run(queue, &[&["results", "--format", "urls"], arguments].concat())
+}
+
+/// The last part of each line: `https://x.org/NAME`.
+fn names(shown: &Finished) -> Vec<&str> {
+    assert_eq!(shown.code, 0, "{shown:?}");
+    shown.stdout.lines().map(|line| line.rsplit('/').next().unwrap()).collect()
+}
+
+fn add(queue: &mut RawQueue, ms: u64, name: &str, fields: &[&str]) {
+    let (at, url) = (format!("{ms}-*"), format!("https://x.org/{name}"));
+    queue.run::<String>(&[&["XADD", "@results", &at, "id", name, "url", &url], fields].concat());
+}
+
+/// Entries in one go, by a script: their fields are those of `fields`, a day before and after the batch.
+fn add_many(queue: &mut RawQueue, stream: &str, count: u64, from_ms: u64, fields: &[&str]) {
+    let lua = "for n = 1, tonumber(ARGV[2]) do \
+               redis.call('XADD', KEYS[1], string.format('%.0f-*', ARGV[1] + n), 'id', 'many' .. n, unpack(ARGV, 3)) end";
+    let (key, count, from) = (format!("@{stream}"), count.to_string(), from_ms.to_string());
+    queue.run::<()>(&[&["EVAL", lua, "1", &key, &from, &count], fields].concat());
+}
+
+fn add_batch(queue: &mut RawQueue, id: &str, facts: &[&str]) {
+    let started = STARTED_MS.to_string();
+    queue.run::<i64>(&[&["HSET", &format!("@batch:{id}"), "started", &started, "seen", &started], facts].concat());
+    queue.run::<i64>(&["ZADD", "@batches", &started, id]);
+}
+
+const STORED: [&str; 4] = ["outcome", "stored", "batch", BATCH];
+const OF_OTHERS: [&str; 6] = ["outcome", "stored", "batch", OTHER, "url", "https://x.org/other"];
+
+/// A number that Redis tells of itself.
+fn figure(queue: &mut RawQueue, section: &str, name: &str) -> u64 {
+    let info: String = queue.run(&["INFO", section]);
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok()).unwrap()
+}
+
+/// How often a command was called, also by scripts, since the figures were reset.
+fn calls(queue: &mut RawQueue, command: &str) -> u64 {
+    let info: String = queue.run(&["INFO", "commandstats"]);
+    let of =
+        |line: &str| line.strip_prefix(&format!("cmdstat_{command}:calls="))?.split(',').next()?.parse::<u64>().ok();
+    info.lines().find_map(of).unwrap_or(0)
+}
+
+fn reset(queue: &mut RawQueue) {
+    queue.run::<()>(&["CONFIG", "RESETSTAT"]);
+}
+
+#[test]
+fn results_of_a_batch_are_read_from_its_beginning_to_its_end() {
+    let (_redis, mut queue) = alone();
+    add_many(&mut queue, "results", 3000, STARTED_MS - DAY_MS, &OF_OTHERS);
+    for (n, ms) in [10, 20, 30].into_iter().enumerate() {
+        add(&mut queue, STARTED_MS + ms, &format!("mine{n}"), &STORED);
+        add(&mut queue, STARTED_MS + ms, &format!("other{n}"), &["outcome", "stored", "batch", OTHER]);
+    }
+    add_many(&mut queue, "results", 3000, STARTED_MS + DAY_MS, &OF_OTHERS);
+    let finished = (STARTED_MS + 30).to_string();
+    add_batch(&mut queue, BATCH, &["enqueued", "3", "stored", "3", "sealed", &finished, "finished", &finished]);
+    reset(&mut queue);
+    let shown = show(&queue, &["--batch", BATCH]);
+    assert_eq!((names(&shown), shown.stderr.as_str()), (vec!["mine0", "mine1", "mine2"], ""));
+    let read = calls(&mut queue, "xrange");
+    assert!(read <= 2, "50 entries with each of {read} reads");
+    assert_eq!(names(&show(&queue, &["--batch", BATCH, "--latest", "--limit", "2"])), ["mine2", "mine1"]);
+
+    // A dead job is retried: the batch is open again, and its results go on.
+    add(&mut queue, STARTED_MS + 3 * DAY_MS, "retried", &STORED);
+    queue.run::<i64>(&["HDEL", &format!("@batch:{BATCH}"), "finished"]);
+    assert_eq!(names(&show(&queue, &["--batch", BATCH])), ["mine0", "mine1", "mine2", "retried"]);
+}
+
+#[test]
+fn results_of_a_batch_whose_times_are_wrong_are_looked_for_everywhere() {
+    let (_redis, mut queue) = alone();
+    add(&mut queue, STARTED_MS - 2 * DAY_MS, "early", &STORED);
+    add_many(&mut queue, "results", 600, STARTED_MS - DAY_MS, &OF_OTHERS);
+    add(&mut queue, STARTED_MS + 10, "right", &STORED);
+    add_many(&mut queue, "results", 600, STARTED_MS + DAY_MS, &OF_OTHERS);
+    add(&mut queue, STARTED_MS + 2 * DAY_MS, "late", &STORED);
+    let finished = (STARTED_MS + 30).to_string();
+    add_batch(&mut queue, BATCH, &["enqueued", "3", "stored", "3", "sealed", &finished, "finished", &finished]);
+    let shown = show(&queue, &["--batch", BATCH]);
+    assert_eq!(names(&shown), ["right", "late", "early"]);
+    assert!(shown.stderr.contains("note: 2 of the batch's results"), "{shown:?}");
+    // Those that were removed, the oldest ones, are not looked for.
+    queue.run::<i64>(&["XTRIM", "@results", "MINID", &(STARTED_MS + DAY_MS).to_string()]);
+    reset(&mut queue);
+    let shown = show(&queue, &["--batch", BATCH]);
+    assert_eq!((shown.stdout.as_str(), shown.stderr.as_str()), ("", ""));
+    let read = calls(&mut queue, "xrange");
+    assert!(read <= 2, "{read} reads");
+}
+
+#[test]
+fn a_batch_that_is_not_there_is_told_at_once() {
+    let (_redis, mut queue) = alone();
+    add_many(&mut queue, "results", 10, STARTED_MS, &OF_OTHERS);
+    add(&mut queue, STARTED_MS + 100, "forgotten", &STORED);
+    for further in [&[][..], &["--follow"], &["--reader", "export"], &["--latest"]] {
+        reset(&mut queue);
+        let told = show(&queue, &[&["--batch", BATCH], further].concat());
+        assert_eq!((told.code, told.stdout.as_str()), (1, ""), "{told:?}");
+        assert!(told.stderr.contains(BATCH) && told.stderr.contains("hint: `producer batches`"), "{told:?}");
+        assert_eq!((calls(&mut queue, "xrange"), calls(&mut queue, "xrevrange")), (0, 0), "nothing was read");
+    }
+    assert!(queue.run::<Vec<redis::Value>>(&["XINFO", "GROUPS", "@results"]).is_empty(), "no reader was made");
+    // One that was forgotten may still have results.
+    let shown = show(&queue, &["--batch", BATCH, "--since", "2001-01-01T00:00:00Z"]);
+    assert_eq!(names(&shown), ["forgotten"]);
+    assert!(shown.stderr.contains("note: this queue does not know batch"), "{shown:?}");
+}
+
+#[test]
+fn results_are_filtered_before_they_are_sent() {
+    let (_redis, mut queue) = alone();
+    let long = format!("https://x.org/{}", "a".repeat(400));
+    let stored = ["outcome", "stored", "url", &long];
+    for n in 0..4 {
+        add_many(&mut queue, "results", 700, STARTED_MS + n * 10_000, &stored);
+        let name = format!("gone{n}");
+        add(&mut queue, STARTED_MS + n * 10_000 + 5000, &name, &["outcome", "rejected", "reason", "gone"]);
+        add(&mut queue, STARTED_MS + n * 10_000 + 5001, "slow", &["outcome", "failed", "reason", "timeout_total"]);
+    }
+    let sent = |queue: &mut RawQueue, arguments: &[&str], expected: &[&str]| {
+        let before = figure(queue, "stats", "total_net_output_bytes");
+        assert_eq!(names(&show(queue, arguments)), expected);
+        figure(queue, "stats", "total_net_output_bytes") - before
+    };
+    let gone = ["gone0", "gone1", "gone2", "gone3"];
+    let all = sent(&mut queue, &["--since", "2001-01-01T00:00:00Z", "--limit", "1"], &["a".repeat(400).as_str()]);
+    for arguments in [&["--reason", "gone"][..], &["--outcome", "rejected"]] {
+        let bytes = sent(&mut queue, arguments, &gone);
+        // The stream has 1.2 MB; what every command asks first is 10 KB or so.
+        assert!(bytes < all + 10_000, "{bytes} bytes were sent, and {all} for one result");
+    }
+    assert_eq!(names(&show(&queue, &["--reason", "gone", "--latest"])), ["gone3", "gone2", "gone1", "gone0"]);
+    assert!(names(&show(&queue, &["--reason", "gone", "--outcome", "failed"])).is_empty());
+}
+
+#[test]
+fn the_newest_ones_and_only_so_many_in_every_form() {
+    let (_redis, mut queue) = alone();
+    for n in 0..2500_u64 {
+        let outcome = if n % 2 == 0 { "stored" } else { "rejected" };
+        add(&mut queue, STARTED_MS + n, &n.to_string(), &["outcome", outcome]);
+    }
+    assert_eq!(names(&show(&queue, &["--latest", "--limit", "3"])), ["2499", "2498", "2497"]);
+    assert_eq!(names(&show(&queue, &["--limit", "3"])), ["0", "1", "2"]);
+    assert_eq!(names(&show(&queue, &["--latest", "--limit", "2", "--outcome", "stored"])), ["2498", "2496"]);
+    assert_eq!(names(&show(&queue, &["--outcome", "stored", "--limit", "1200"])).len(), 1200);
+    let shown = show(&queue, &["--latest"]);
+    let all: Vec<String> = (0..2500).rev().map(|n: u64| n.to_string()).collect();
+    assert_eq!(names(&shown), all);
+    // So many are read, and no more.
+    reset(&mut queue);
+    let before = figure(&mut queue, "stats", "total_net_output_bytes");
+    show(&queue, &["--limit", "2"]);
+    let bytes = figure(&mut queue, "stats", "total_net_output_bytes") - before;
+    assert!(bytes < 40_000 && calls(&mut queue, "xrange") == 1, "{bytes} bytes of 200,000");
+
+    let form = |form: &str| Producer::run(&queue, &["results", "--latest", "--limit", "2", "--format", form]).stdout;
+    assert_eq!(form("jsonl").lines().filter(|line| line.contains("\"id\":\"249")).count(), 2);
+    assert_eq!(form("csv").lines().count(), 3, "and a head");
+    assert_eq!(form("table").lines().count(), 3, "and a head");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("newest.parquet");
+    let arguments = ["results", "--latest", "--limit", "2", "--format", "parquet", "--output", file.to_str().unwrap()];
+    assert_eq!(Producer::run(&queue, &arguments).code, 0);
+    let rows = SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
+    assert_eq!(rows.metadata().file_metadata().num_rows(), 2);
+
+    // With --follow it ends as well; with what makes no sense it says so.
+    let followed = finish(Producer::command(&queue, &["results", "--follow", "--limit", "2"]), b"", SOON);
+    assert_eq!((followed.code, followed.stdout.lines().count()), (0, 3));
+    for refused in [
+        &["--latest", "--follow"][..],
+        &["--latest", "--reader", "export"],
+        &["--limit", "2", "--reader", "export"],
+        &["--limit", "0"],
+    ] {
+        let told = show(&queue, refused);
+        assert!(told.code == 2 && told.stderr.contains(refused[0]), "{refused:?}: {told:?}");
+    }
+}
