@@ -6,7 +6,7 @@ use super::{Site, pages};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use common::error::QueueError;
-use queue::{DeadAction, DeadJob, DeadPages};
+use queue::{DeadAction, DeadPages, EntryFilter, EntryRange};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,12 +62,12 @@ pub(super) async fn retry_reason(State(site): State<Arc<Site>>, request: Request
 /// Those that are dead now: a job that fails again while this goes on is a new entry, and stays.
 async fn retry_all(site: &Site, reason: &str) -> Result<u64, QueueError> {
     let began = Instant::now();
-    let mut pages = DeadPages::new(&site.queue, site.queue.status().await?.dead);
+    let filter = EntryFilter { reason: Some(reason.to_owned()), ..EntryFilter::default() };
+    let mut pages = DeadPages::of(&site.queue, filter, EntryRange::default());
     let mut moved = 0;
     while began.elapsed() < RETRY_ALL_MAX
-        && let Some(page) = pages.next().await?
+        && let Some(jobs) = pages.next().await?
     {
-        let jobs: Vec<DeadJob> = page.into_iter().filter(|job| job.reason == reason).collect();
         if !jobs.is_empty() {
             moved += site.queue.settle_dead(DeadAction::Retry, &jobs).await?;
         }

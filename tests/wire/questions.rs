@@ -208,3 +208,47 @@ fn the_newest_ones_and_only_so_many_in_every_form() {
         assert!(told.code == 2 && told.stderr.contains(refused[0]), "{refused:?}: {told:?}");
     }
 }
+
+/// A dead letter of a batch.
+fn bury(queue: &mut RawQueue, batch: &str, n: u64, reason: &str) -> String {
+    let id = format!("{batch}80008{n:015x}");
+    let url = format!("https://h{}.example/{n}.jpg", n % 3);
+    let job = format!(r#"{{"id":"{id}","url":"{url}","attempts":4}}"#);
+    let fields = ["id", &id, "url", &url, "outcome", "failed", "reason", reason, "attempts", "5", "batch", batch];
+    queue.run::<String>(&[&["XADD", "@dead", &format!("{}-*", STARTED_MS + n)], &fields[..], &["job", &job]].concat());
+    id
+}
+
+#[test]
+fn a_dead_job_is_found_among_many_without_the_others_being_sent() {
+    let (_redis, mut queue) = alone();
+    let long = format!("https://x.org/{}", "a".repeat(400));
+    add_many(&mut queue, "dead", 1500, STARTED_MS - DAY_MS, &["url", &long, "reason", "dns", "job", "{}"]);
+    let id = bury(&mut queue, BATCH, 7, "connect");
+    add_many(&mut queue, "dead", 1500, STARTED_MS + DAY_MS, &["url", &long, "reason", "dns", "job", "{}"]);
+    for filter in [
+        &["--id", id.as_str()][..],
+        &["--reason", "connect"],
+        &["--since", "2023-11-14T22:00:00Z", "--before", "2023-11-14T23:00:00Z"],
+    ] {
+        let before = figure(&mut queue, "stats", "total_net_output_bytes");
+        let listed = Producer::run(&queue, &[&["dead", "list"], filter].concat());
+        assert!(listed.stdout.contains(&id) && listed.stdout.contains("1 job dead"), "{filter:?}: {listed:?}");
+        let bytes = figure(&mut queue, "stats", "total_net_output_bytes") - before;
+        assert!(bytes < 40_000, "{bytes} bytes of 1.3 MB were sent for {filter:?}");
+    }
+    // Its batch says when it was; where that is wrong all are looked through.
+    let times = |queue: &mut RawQueue, at_ms: u64| {
+        add_batch(queue, BATCH, &["finished", &(at_ms + 10).to_string()]);
+        queue.run::<i64>(&["HSET", &format!("@batch:{BATCH}"), "started", &at_ms.to_string()]);
+        reset(queue);
+        let listed = Producer::run(queue, &["dead", "list", "--id", &id]);
+        assert!(listed.stdout.contains("1 job dead"), "{listed:?}");
+        calls(queue, "xrange")
+    };
+    let (right, wrong) = (times(&mut queue, STARTED_MS), times(&mut queue, STARTED_MS + 3 * DAY_MS));
+    assert!(right <= 2 && wrong > 60, "{right} and {wrong} reads of 50");
+    let retried = Producer::run(&queue, &["dead", "retry", "--id", &id]);
+    assert!(retried.stdout.contains("1 job back on the queue"), "{retried:?}");
+    assert_eq!((queue.run::<u64>(&["XLEN", "@dead"]), queue.ready_len()), (3000, 1));
+}

@@ -27,7 +27,7 @@ pub(super) async fn purge(queue: &Queue, args: &PurgeArgs) -> Result<Ended, Comm
         });
     }
     let purged = purge_waiting(queue, status.waiting()).await?;
-    let dead = if args.dead { drop_dead(queue, status.dead).await? } else { 0 };
+    let dead = if args.dead { drop_dead(queue).await? } else { 0 };
     let results = if args.results { queue.purge_results().await? } else { 0 };
     // Last: what was purged may have finished some.
     let batches = if args.finished { queue.forget_finished_batches().await? } else { 0 };
@@ -74,8 +74,8 @@ async fn purge_waiting(queue: &Queue, waiting: u64) -> Result<u64, CommandError>
 }
 
 /// Drops the dead letters that were there at the beginning.
-async fn drop_dead(queue: &Queue, dead: u64) -> Result<u64, CommandError> {
-    let mut pages = DeadPages::new(queue, dead);
+async fn drop_dead(queue: &Queue) -> Result<u64, CommandError> {
+    let mut pages = DeadPages::new(queue);
     let mut dropped = 0;
     while let Some(page) = pages.next().await? {
         dropped += queue.settle_dead(DeadAction::Drop, &page).await?;
