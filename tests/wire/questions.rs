@@ -252,3 +252,48 @@ fn a_dead_job_is_found_among_many_without_the_others_being_sent() {
     assert!(retried.stdout.contains("1 job back on the queue"), "{retried:?}");
     assert_eq!((queue.run::<u64>(&["XLEN", "@dead"]), queue.ready_len()), (3000, 1));
 }
+
+#[test]
+fn many_dead_jobs_go_back_and_each_counts_where_it_belongs() {
+    let (_redis, mut queue) = alone();
+    let mut of_h0 = [0, 0];
+    for n in 0..1300 {
+        let (batch, reason) = match n % 13 {
+            0 => ("000000000000", "tls"),
+            of if of % 3 == 0 => (OTHER, "dns"),
+            _ => (BATCH, "dns"),
+        };
+        bury(&mut queue, batch, n, reason);
+        if reason == "dns" && n % 3 == 0 {
+            of_h0[usize::from(batch == OTHER)] += 1;
+        }
+    }
+    for (batch, failed, of_host) in [(BATCH, "800", of_h0[0]), (OTHER, "400", of_h0[1])] {
+        let facts = ["enqueued", "900", "failed", failed, "failed:dns", failed, "sealed", "1", "finished", "2"];
+        add_batch(&mut queue, batch, &[&facts[..], &["host:h0.example", &of_host.to_string()]].concat());
+    }
+    queue.run::<i64>(&["HSET", "@stats", "failed", "1300", "failed:dns", "1200", "failed:tls", "100"]);
+    reset(&mut queue);
+    let retried = Producer::run(&queue, &["dead", "retry", "--reason", "dns", "--json"]).json();
+    assert_eq!((retried["found"].as_u64(), retried["moved"].as_u64()), (Some(1200), Some(1200)));
+    assert_eq!((queue.ready_len(), queue.run::<u64>(&["XLEN", "@dead"])), (1200, 100));
+    assert!(
+        queue.ready()[0].starts_with(r#"{"id":"0000000000aa80008000000000000001","url":"https://h1.example/1.jpg"}"#)
+    );
+    let (one, other, stats) =
+        (queue.hash(&format!("batch:{BATCH}")), queue.hash(&format!("batch:{OTHER}")), queue.hash("stats"));
+    for facts in [&one, &other] {
+        let counters = ["failed", "failed:dns", "host:h0.example"].map(|name| facts[name].as_str());
+        assert_eq!(counters, ["0", "0", "0"]);
+        // Of hosts not all are counted.
+        assert!(!facts.contains_key("finished") && !facts.contains_key("host:h1.example"), "{facts:?}");
+    }
+    assert_eq!(
+        (stats["failed"].as_str(), stats["failed:dns"].as_str(), stats["failed:tls"].as_str()),
+        ("100", "0", "100")
+    );
+    assert_eq!(queue.hash("dedup:meta")["count"], "1200");
+    // Counted for all of a call at once, not job by job.
+    let counted = calls(&mut queue, "hincrby");
+    assert!(counted < 100, "{counted} counters for 1200 jobs");
+}

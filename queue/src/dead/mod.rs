@@ -8,24 +8,23 @@ use super::dedup::{GROWTH, LinkDigest, SplitState};
 use super::hosts::LINK;
 use super::results::Page;
 use super::{Queue, first_call};
-use crate::scripts::{COUNTERS, Call, KNOWN_SCHEMA, TYPES, part, script};
+use crate::scripts::{COUNTERS, Call, IN_PARTS, KNOWN_SCHEMA, TYPES, part, script};
 use common::error::QueueError;
 use common::job::{Job, JobId, SCHEMA_VERSION};
 use serde::Serialize;
 
 script! {
     DeadScript<'a> from "dead_retry.lua";
-    with [TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH, LINK];
-    keys [dead_key, ready_key, stats_key, growth_key, meta_key], then jobs_keys_from;
+    with [TYPES, KNOWN_SCHEMA, COUNTERS, GROWTH, IN_PARTS, LINK];
+    keys [dead_key, ready_key, stats_key, growth_key, meta_key], then further_keys_from;
     args [action: &'a str, level: u32, split: u64, schema: u32], then jobs_from;
     parts [DeadEntry]
 }
 
 part! {
-    /// `has_batch` says whether the key of its batch is one.
+    /// `batch_index` and `bucket_index` are those of its batch, or 0, and of its link's bucket in KEYS.
     DeadEntry<'a> as JOB {
-        keys [batch_key, bucket_key]
-        args [entry: &'a str, reason: &'a str, has_batch: bool, digest: u64, payload: &'a str]
+        args [entry: &'a str, batch_index: usize, bucket_index: usize, reason: &'a str, digest: u64, payload: &'a str]
     }
 }
 
@@ -153,12 +152,10 @@ impl Queue {
             let batch = job.id.parse::<JobId>().ok().and_then(JobId::batch);
             let digest = LinkDigest::of(&job.url);
             let entry = DeadEntry {
-                // A dead job without a batch still names a key.
-                batch_key: batch.map_or_else(|| self.keys.stats(), |batch| self.keys.batch(batch)),
-                bucket_key: self.dedup_bucket(digest, split),
                 entry: &job.entry,
+                batch_index: batch.map_or(0, |batch| call.index_of(self.keys.batch(batch))),
+                bucket_index: call.index_of(self.dedup_bucket(digest, split)),
                 reason: &job.reason,
-                has_batch: batch.is_some(),
                 digest: digest.member,
                 payload,
             };
