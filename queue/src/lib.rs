@@ -32,7 +32,7 @@ mod workers;
 
 pub use admit::{AdmissionRequest, Admitted};
 pub use backoff::{Patience, ReconnectBackoff};
-pub use batches::{BatchState, ENQUEUER_GONE_MS, OpenBatch, TakenOver, command_digest};
+pub use batches::{BatchPages, BatchState, ENQUEUER_GONE_MS, OpenBatch, TakenOver, command_digest};
 pub use claim::{Admission, Claim, ClaimRequest, ClaimedJob, LeaseField, Reconciled, Start, WaitingAt};
 pub use dead::{DeadAction, DeadJob, DeadPages};
 pub use durable::{Confirmed, Durability};

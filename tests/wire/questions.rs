@@ -297,3 +297,30 @@ fn many_dead_jobs_go_back_and_each_counts_where_it_belongs() {
     let counted = calls(&mut queue, "hincrby");
     assert!(counted < 100, "{counted} counters for 1200 jobs");
 }
+
+#[test]
+fn batches_come_page_by_page_each_once_and_newest_first() {
+    let (_redis, mut queue) = alone();
+    for n in 1..=620_u64 {
+        let (id, at) = (format!("{n:012x}"), (STARTED_MS + n).to_string());
+        queue.run::<i64>(&["HSET", &format!("@batch:{id}"), "started", &at, "source", "links.txt", "enqueued", "1"]);
+        queue.run::<i64>(&["ZADD", "@batches", &at, &id]);
+    }
+    let newest: Vec<String> = (1..=620_u64).rev().map(|n| format!("{n:012x}")).collect();
+    for (limit, expected) in [("20", 20), ("600", 600), ("100000", 620)] {
+        let listed = Producer::run(&queue, &["batches", "--limit", limit]);
+        let ids: Vec<&str> = listed.stdout.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(ids, newest[..expected], "{limit}");
+        let json = Producer::run(&queue, &["batches", "--limit", limit, "--json"]).json();
+        let ids: Vec<&str> = json.as_array().unwrap().iter().map(|batch| batch["batch"].as_str().unwrap()).collect();
+        assert_eq!(ids, newest[..expected], "{limit}");
+    }
+    // A page is one request for all of its batches, and no request is for all that there are.
+    reset(&mut queue);
+    let before = figure(&mut queue, "stats", "total_reads_processed");
+    Producer::run(&queue, &["batches", "--limit", "620"]);
+    let requests = figure(&mut queue, "stats", "total_reads_processed") - before;
+    assert!(requests < 60, "{requests} requests for 620 batches");
+    assert!(calls(&mut queue, "zrange") >= 3, "all were listed in one answer");
+    assert_eq!(Producer::run(&RawQueue::shared(), &["batches", "--json"]).json(), serde_json::json!([]));
+}

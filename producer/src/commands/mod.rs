@@ -232,12 +232,20 @@ async fn told_to_stop() {
 
 /// Prints a line to standard output; colours in it only where they are wanted.
 fn print(line: &str) -> Result<(), CommandError> {
-    writeln!(anstream::stdout().lock(), "{line}").map_err(CommandError::system("cannot write to standard output"))
+    write(&format!("{line}\n"))
+}
+
+/// The same without an end of line.
+fn write(text: &str) -> Result<(), CommandError> {
+    write!(anstream::stdout().lock(), "{text}").map_err(CommandError::system("cannot write to standard output"))
 }
 
 /// Prints facts as JSON.
 fn print_json(facts: &impl serde::Serialize) -> Result<(), CommandError> {
-    let text = serde_json::to_string(facts)
-        .map_err(|error| CommandError::system("cannot write JSON")(io::Error::other(error)))?;
-    print(&text)
+    print(&json(facts)?)
+}
+
+/// Facts as JSON.
+fn json(facts: &impl serde::Serialize) -> Result<String, CommandError> {
+    serde_json::to_string(facts).map_err(|error| CommandError::system("cannot write JSON")(io::Error::other(error)))
 }

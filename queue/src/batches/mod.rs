@@ -1,5 +1,9 @@
 //! Batches: one enqueue each, with counters that the settle script keeps.
 
+mod pages;
+
+pub use pages::BatchPages;
+
 use super::Queue;
 use super::workers::host_name;
 use crate::scripts::{Call, KNOWN_SCHEMA, Piece, Reply, TIME, TYPES, piece, script};
