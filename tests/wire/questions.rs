@@ -3,8 +3,9 @@
 //! How much Redis read and sent, it tells itself: how often a command was called, also by scripts, and the bytes of its answers.
 
 use harness::programs::{Finished, finish};
-use harness::{Producer, RawQueue, Redis};
+use harness::{Producer, RawQueue, Redis, until};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -323,4 +324,57 @@ fn batches_come_page_by_page_each_once_and_newest_first() {
     assert!(requests < 60, "{requests} requests for 620 batches");
     assert!(calls(&mut queue, "zrange") >= 3, "all were listed in one answer");
     assert_eq!(Producer::run(&RawQueue::shared(), &["batches", "--json"]).json(), serde_json::json!([]));
+}
+
+/// A `wait` beside the test.
+fn waiting(queue: &RawQueue, arguments: &[&str]) -> std::process::Child {
+    let mut command: Command = Producer::command(queue, &[&["wait"], arguments].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_wait_for_many_batches_asks_for_them_together_and_for_those_that_are_done_once() {
+    let (_redis, mut queue) = alone();
+    let ids: Vec<String> = (1001..=1400_u64).map(|n| format!("{n:012x}")).collect();
+    for id in &ids {
+        add_batch(&mut queue, id, &["enqueued", "1", "stored", "1", "sealed", "1", "finished", "1"]);
+    }
+    add_batch(&mut queue, BATCH, &["enqueued", "1", "sealed", "1"]);
+    let all: Vec<&str> = ids.iter().map(String::as_str).chain([BATCH]).collect();
+    reset(&mut queue);
+    let mut child = waiting(&queue, &all);
+    // It looks again and again at the one that is not done.
+    let times = until("it looks a few times", SOON, || Some(calls(&mut queue, "hgetall")).filter(|times| *times > 410));
+    assert!(times < 500, "{times} looks at 401 batches of which one is not done");
+    // Less those of this test.
+    let requests = figure(&mut queue, "stats", "total_reads_processed") - calls(&mut queue, "info");
+    assert!(requests < 100, "{requests} requests");
+    queue.run::<i64>(&["HSET", &format!("@batch:{BATCH}"), "stored", "1", "finished", "1"]);
+    let status = until("it ends", SOON, || child.try_wait().unwrap());
+    assert!(status.success());
+    assert!(calls(&mut queue, "hgetall") > 801, "all were looked at once more in the end");
+}
+
+#[test]
+fn a_wait_goes_on_for_a_batch_that_was_opened_again() {
+    let (_redis, mut queue) = alone();
+    add_batch(&mut queue, BATCH, &["enqueued", "1", "failed", "1", "sealed", "1", "finished", "1"]);
+    add_batch(&mut queue, OTHER, &["enqueued", "1", "sealed", "1"]);
+    reset(&mut queue);
+    let mut child = waiting(&queue, &[BATCH, OTHER]);
+    let look = |queue: &mut RawQueue, beyond: u64| {
+        let now = calls(queue, "hgetall");
+        until("it looks", SOON, || (calls(queue, "hgetall") > now + beyond).then_some(()));
+    };
+    until("it has looked at both", SOON, || (calls(&mut queue, "hgetall") >= 2).then_some(()));
+    // What `dead retry` does to a batch; then the other one ends.
+    queue.run::<i64>(&["HSET", &format!("@batch:{BATCH}"), "failed", "0"]);
+    queue.run::<i64>(&["HDEL", &format!("@batch:{BATCH}"), "finished"]);
+    queue.run::<i64>(&["HSET", &format!("@batch:{OTHER}"), "stored", "1", "finished", "1"]);
+    look(&mut queue, 6);
+    assert_eq!(child.try_wait().unwrap(), None, "it waits for the one that was opened again");
+    queue.run::<i64>(&["HSET", &format!("@batch:{BATCH}"), "stored", "1", "finished", "2"]);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("2 jobs: 2 stored"), "{output:?}");
 }

@@ -1,22 +1,18 @@
 //! `producer wait`: progress until batches (or everything) are done, then the summary.
 
+mod watched;
+
 use super::{CommandError, Ended, print, print_json};
 use crate::cli::WaitArgs;
 use crate::view::advice::Place;
 use crate::view::progress::Progress;
 use crate::view::summary;
-use common::error::QueueError;
 use common::job::BatchId;
 use program::settings::QueueArgs;
-use queue::{BatchState, ENQUEUER_GONE_MS, Patience, Queue};
-use std::collections::{HashMap, HashSet};
+use queue::{BatchState, Patience, Queue};
 use std::time::{Duration, Instant};
+use watched::WatchedBatches;
 
-/// How often the state is read: O(1) for Redis, and quick enough for eyes.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// An enqueuer says that it is alive every second. What was heard of it last is believed to be old only when nothing new came
-/// during this time: a clock of Redis that jumped makes everything look old.
-const SILENCE_SEEN: Duration = Duration::from_secs(3);
 /// Batches that a wait without a batch takes in.
 const BATCHES_MAX: usize = 1000;
 /// With work to do and nobody alive, this is said once.
@@ -58,14 +54,10 @@ async fn unfinished_patiently(queue: &Queue) -> Result<Vec<BatchId>, CommandErro
 /// Batches that are not finished; when all are, the newest one, so that there is something to sum up.
 pub(super) async fn unfinished(queue: &Queue) -> Result<Vec<BatchId>, CommandError> {
     let newest = queue.newest_batches(BATCHES_MAX).await?;
-    let mut unfinished = Vec::new();
-    for batch in &newest {
-        match queue.batch(*batch).await {
-            Ok((state, _)) if state.finished == 0 => unfinished.push(*batch),
-            Ok(_) | Err(QueueError::NoSuchBatch(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let (states, _) = queue.batch_states(&newest).await?;
+    let is_unfinished = |state: &Option<BatchState>| state.as_ref().is_some_and(|state| state.finished == 0);
+    let mut unfinished: Vec<BatchId> =
+        newest.iter().zip(&states).filter(|(_, state)| is_unfinished(state)).map(|(batch, _)| *batch).collect();
     if unfinished.is_empty() {
         unfinished.extend(newest.first());
     }
@@ -80,8 +72,7 @@ pub(super) async fn wait_for_all(
     json: bool,
     in_run: bool,
 ) -> Result<Ended, CommandError> {
-    let mut waiter = Waiter::new(queue, batches, timeout);
-    waiter.until_empty = true;
+    let mut waiter = Waiter::new(queue, batches, timeout, true);
     waiter.in_run = in_run;
     waiter.run(json).await
 }
@@ -93,53 +84,41 @@ pub(super) async fn wait_for(
     timeout: Option<Duration>,
     json: bool,
 ) -> Result<Ended, CommandError> {
-    Waiter::new(queue, batches.to_vec(), timeout).run(json).await
+    Waiter::new(queue, batches.to_vec(), timeout, false).run(json).await
 }
 
 struct Waiter<'a> {
     queue: &'a Queue,
-    batches: Vec<BatchId>,
+    watched: WatchedBatches<'a>,
     deadline: Option<Instant>,
     until_empty: bool,
     /// The workers end with this process.
     in_run: bool,
     started: Instant,
     nobody_said: bool,
-    cut_off_said: HashSet<BatchId>,
-    /// What was last heard of each enqueuer, and since when nothing else.
-    heard: HashMap<BatchId, (u64, Instant)>,
 }
 
 impl<'a> Waiter<'a> {
-    fn new(queue: &'a Queue, batches: Vec<BatchId>, timeout: Option<Duration>) -> Waiter<'a> {
+    fn new(queue: &'a Queue, batches: Vec<BatchId>, timeout: Option<Duration>, until_empty: bool) -> Waiter<'a> {
         let started = Instant::now();
         let deadline = timeout.map(|timeout| started + timeout);
-        Waiter {
-            queue,
-            batches,
-            deadline,
-            until_empty: false,
-            in_run: false,
-            started,
-            nobody_said: false,
-            cut_off_said: HashSet::new(),
-            heard: HashMap::new(),
-        }
+        let watched = WatchedBatches::new(queue, batches, !until_empty);
+        Waiter { queue, watched, deadline, until_empty, in_run: false, started, nobody_said: false }
     }
 
     async fn run(mut self, json: bool) -> Result<Ended, CommandError> {
         let mut progress = Progress::start();
         let mut patience = Patience::endless();
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-        let (states, is_late) = loop {
+        let is_late = loop {
             let pause = match self.look(&mut progress).await {
-                Ok((states, true)) => break (states, false),
-                Ok((states, false)) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    break (states, true);
-                }
-                Ok(_) => {
+                Ok(true) => break false,
+                Ok(false) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => break true,
+                Ok(false) => {
                     patience.answered();
-                    LOOK_EVERY
+                    let until_deadline =
+                        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                    self.watched.pause().min(until_deadline.unwrap_or(Duration::MAX))
                 }
                 Err(error) => {
                     let Some((word, wait)) = self.wait_after(&mut patience, &error) else {
@@ -161,7 +140,7 @@ impl<'a> Waiter<'a> {
             }
         };
         progress.finish();
-        let total = summary::total(&states);
+        let total = summary::total(self.watched.states());
         let took = self.started.elapsed();
         if json {
             let mut facts = serde_json::json!({
@@ -170,7 +149,7 @@ impl<'a> Waiter<'a> {
                 "hosts": total.hosts,
                 "seconds": took.as_secs_f64(), "finished": !is_late,
             });
-            facts["batches"] = states.iter().map(|state| state.batch.clone()).collect();
+            facts["batches"] = self.watched.states().map(|state| state.batch.clone()).collect();
             print_json(&facts)?;
         } else {
             let place = if self.in_run { Place::Run } else { Place::Queue };
@@ -212,29 +191,12 @@ impl<'a> Waiter<'a> {
     }
 
     /// Reads the state and shows it; tells whether all is done.
-    async fn look(&mut self, progress: &mut Progress) -> Result<(Vec<BatchState>, bool), CommandError> {
+    async fn look(&mut self, progress: &mut Progress) -> Result<bool, CommandError> {
         self.queue.check_schema().await?;
-        let mut states = Vec::with_capacity(self.batches.len());
-        let mut done = true;
-        for batch in &self.batches {
-            let (state, now_ms) = self.queue.batch(*batch).await?;
-            let silent_ms = now_ms.saturating_sub(state.seen);
-            let heard = self.heard.entry(*batch).or_insert((state.seen, Instant::now()));
-            if heard.0 != state.seen {
-                *heard = (state.seen, Instant::now());
-            }
-            let is_silent = silent_ms > ENQUEUER_GONE_MS && heard.1.elapsed() >= SILENCE_SEEN;
-            let is_cut_off = state.sealed == 0 && state.left() == 0 && is_silent;
-            if is_cut_off && !self.until_empty {
-                return Err(cut_off(&state, silent_ms));
-            }
-            // A wait for everything must not fail for ever over what somebody broke off once.
-            if is_cut_off && self.cut_off_said.insert(*batch) {
-                progress.say(&format!("note: {}", cut_off(&state, silent_ms)));
-            }
-            done &= state.finished > 0 || is_cut_off;
-            states.push(state);
+        for word in self.watched.look().await? {
+            progress.say(&word);
         }
+        let mut done = self.watched.are_done();
         let nobody_due = !self.nobody_said && self.started.elapsed() > NOBODY_AFTER;
         if nobody_due || (done && self.until_empty) {
             let status = self.queue.status().await?;
@@ -256,23 +218,13 @@ impl<'a> Waiter<'a> {
                 progress.say("the queue is paused: `producer resume` lets workers go on");
             }
         }
-        progress.show(&summary::total(&states));
-        Ok((states, done))
-    }
-}
-
-/// The error for a batch whose enqueue never came to its end.
-fn cut_off(state: &BatchState, silent_ms: u64) -> CommandError {
-    CommandError::Other {
-        message: format!(
-            "batch {} is not complete: its enqueue ({}) was cut off {} s ago, after {} links, all of which are done",
-            state.batch,
-            common::text::harmless(&state.source),
-            silent_ms / 1000,
-            state.enqueued
-        ),
-        hint: "run the same `producer enqueue` again: links that are already in are skipped; then wait for the batch that it prints"
-            .into(),
-        code: 1,
+        if done {
+            for word in self.watched.look_once_more().await? {
+                progress.say(&word);
+            }
+            done = self.watched.are_done();
+        }
+        progress.show(&summary::total(self.watched.states()));
+        Ok(done)
     }
 }
