@@ -2,7 +2,7 @@
 -- `looked_at_max` of them or 1 MB, and when it has found `found_max`.
 -- Returns {the last one that was looked at or '', 1 when there are no more or 0, those that were found as XRANGE tells them}
 --
--- Lua gets a copy of every value that is read, which is most of what this costs Redis: about 5 µs an entry.
+-- Lua gets a copy of every value that is read, which is most of what this costs Redis.
 local BYTES_MAX = 1048576
 -- So few that they are no more than some MB, however large each is.
 local READ_AT_ONCE = 50
