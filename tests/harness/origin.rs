@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -111,6 +111,13 @@ pub enum Mood {
     Refusing(Option<String>),
     /// 429 with this Retry-After for this user agent, and as the path says for all others.
     RefusingFor(String, String),
+    /// 429, to wait for so many seconds, with a date as its `Retry-After` and a clock that is off by so much.
+    Dated {
+        /// Until somebody may ask again.
+        seconds: u64,
+        /// By how many seconds its clock is off.
+        clock_s: i64,
+    },
     /// 503 with this Retry-After.
     Unavailable(String),
     /// 503.
@@ -320,6 +327,7 @@ fn open(address: &str, tls: Option<Arc<ServerConfig>>, shared: &Arc<Shared>) -> 
 fn refusal(mood: &Mood, agent: &str) -> Option<(StatusCode, Option<String>)> {
     match mood {
         Mood::Refusing(after) => Some((StatusCode::TOO_MANY_REQUESTS, after.clone())),
+        Mood::Dated { seconds, .. } => Some((StatusCode::TOO_MANY_REQUESTS, Some(seconds.to_string()))),
         Mood::RefusingFor(whom, after) if whom == agent => Some((StatusCode::TOO_MANY_REQUESTS, Some(after.clone()))),
         Mood::Unavailable(after) => Some((StatusCode::SERVICE_UNAVAILABLE, Some(after.clone()))),
         Mood::Down => Some((StatusCode::SERVICE_UNAVAILABLE, None)),
@@ -357,6 +365,14 @@ async fn answer(
         *lock(&shared.refused).entry(path.clone()).or_default() += 1;
         if matches!(mood, Mood::RefusingFor(..)) {
             lock(&shared.refused_at).get_or_insert_with(Instant::now);
+        }
+        if let Mood::Dated { seconds, clock_s } = mood {
+            let now = SystemTime::now();
+            let off = Duration::from_secs(clock_s.unsigned_abs());
+            let date = if clock_s < 0 { now - off } else { now + off };
+            let until = date + Duration::from_secs(seconds);
+            let at = |name, time| (name, httpdate::fmt_http_date(time));
+            return (status, [at(header::DATE, date), at(header::RETRY_AFTER, until)]).into_response();
         }
         return match after {
             Some(after) => (status, [(header::RETRY_AFTER, after)]).into_response(),

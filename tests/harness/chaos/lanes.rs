@@ -170,6 +170,7 @@ pub(super) fn redis(stage: &Stage, events: &[Event]) {
                 let away = between(event, 0, 9000);
                 std::thread::sleep(away);
                 redis.start_again();
+                stage.restarts.fetch_add(1, Ordering::SeqCst);
                 stage.injected(event.kind, &format!("killed, and started on its file after {away:.1?}"));
             }
             Kind::RollBackRedis => roll_back(stage),
@@ -247,6 +248,15 @@ fn maxmemory(stage: &Stage) {
         finish(Producer::command_at(&stage.raw_url(), QUEUE, &["enqueue", &link]), b"", Duration::from_secs(60));
     if refused.code != 1 || !refused.stderr.contains("out of memory") || !refused.stderr.contains("hint:") {
         stage.violated(format!("an enqueue at maxmemory was not refused as it should be: {refused:?}"));
+    }
+    // Whoever only looks is told, and what frees memory would do so.
+    for arguments in
+        [&["status", "--json"][..], &["batches"], &["dead", "list"], &["purge", "--dry-run"], &["retention"]]
+    {
+        let looked = finish(Producer::command_at(&stage.raw_url(), QUEUE, arguments), b"", Duration::from_secs(60));
+        if looked.code != 0 {
+            stage.violated(format!("{arguments:?} at maxmemory: {looked:?}"));
+        }
     }
     std::thread::sleep(Duration::from_secs(1));
     while !set("0") {
@@ -356,6 +366,11 @@ pub(super) fn web(stage: &Stage, events: &[Event]) {
             Kind::HostDown => host_down(stage, event, origin),
             Kind::RefusingHost => refuse(stage, event, origin, Mood::Refusing(Some(seconds.to_string()))),
             Kind::UnavailableHost => refuse(stage, event, origin, Mood::Unavailable(seconds.to_string())),
+            Kind::DatedHost => {
+                // Hours ahead of ours, or behind.
+                let clock_s = [7200, -7200][event.draw as usize % 2];
+                refuse(stage, event, origin, Mood::Dated { seconds, clock_s });
+            }
             Kind::CurtHost => refuse(stage, event, origin, Mood::Refusing(None)),
             other => stage.violated(format!("{other:?} is no fault of a host")),
         }

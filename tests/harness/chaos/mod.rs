@@ -9,6 +9,7 @@ pub mod recovery;
 pub mod schedule;
 mod stage;
 mod verdict;
+mod watchers;
 mod web;
 
 pub use stage::{clock_environment, clocks_can_be_set};
@@ -83,11 +84,14 @@ pub fn run(plan: &Plan) -> Outcome {
     let lists = write_lists(&stage, &links, plan.jobs / (4 * u64::from(amounts.each) + 4));
     let (mut place_looks, mut file_looks) = (Looks::default(), Looks::default());
     let stage = &stage;
+    let follower = watchers::Follower::start(stage);
+    let mut watched = watchers::Watched::default();
     let drained_after = std::thread::scope(|scope| {
         scope.spawn(|| stage.keep_workers());
         scope.spawn(|| lanes::poison(stage));
         scope.spawn(|| observer::places(stage, &mut place_looks));
         scope.spawn(|| observer::files(stage, &mut file_looks));
+        let waiter = scope.spawn(|| watchers::wait(stage, &mut watched));
         let faults = [
             scope.spawn(|| lanes::workers(stage, &workers)),
             scope.spawn(|| lanes::frozen(stage, &frozen)),
@@ -107,6 +111,9 @@ pub fn run(plan: &Plan) -> Outcome {
                 stage.violated("a lane of the chaos panicked".into());
             }
         }
+        if waiter.join().is_err() {
+            stage.violated("whoever waits panicked".into());
+        }
         stage.say("no more faults");
         let last_fault = stage.started.elapsed();
         verdict::until_drained(stage);
@@ -114,6 +121,10 @@ pub fn run(plan: &Plan) -> Outcome {
         stage.is_over.store(true, Ordering::Relaxed);
         stage.started.elapsed().saturating_sub(last_fault)
     });
+    follower.end(stage);
+    if amounts.each > 0 && !amounts.without.contains(&Kind::RestartRedis) && watched.outlived == 0 {
+        stage.violated("no wait for a batch outlived a restart of Redis".into());
+    }
     let mut figures = verdict::judge(stage, &links.iter().cloned().collect::<BTreeSet<_>>());
     verdict::judge_politeness(stage, &mut figures);
     if plan.amounts.each > 0 && place_looks.waiting_for_target.is_empty() {
@@ -169,6 +180,10 @@ pub fn run(plan: &Plan) -> Outcome {
         figures.most, figures.most_allowed
     ));
     let cut: u64 = stage.hosts.iter().map(|host| host.network.replies_cut()).sum();
+    line(format!(
+        "  waits for a batch that came to their end {}, with a restart of Redis in between {}; results were followed throughout",
+        watched.waits, watched.outlived
+    ));
     line(format!(
         "  looked {} times at the places of all jobs, at {} files while it went on; {cut} replies were cut",
         place_looks.places, file_looks.files

@@ -34,6 +34,7 @@ pub enum Kind {
     RefusingHost,
     UnavailableHost,
     CurtHost,
+    DatedHost,
     HostDown,
     MoveTargets,
     HostRate,
@@ -56,7 +57,7 @@ pub enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 31] = [
         Kind::KillWorker,
         Kind::KillFleet,
         Kind::FreezeWorker,
@@ -84,6 +85,7 @@ impl Kind {
         Kind::RefusingHost,
         Kind::UnavailableHost,
         Kind::CurtHost,
+        Kind::DatedHost,
         Kind::HostDown,
         Kind::MoveTargets,
         Kind::HostRate,
@@ -119,6 +121,7 @@ impl Kind {
             Kind::RefusingHost => "refusing-host",
             Kind::UnavailableHost => "unavailable-host",
             Kind::CurtHost => "curt-host",
+            Kind::DatedHost => "dated-host",
             Kind::HostDown => "host-down",
             Kind::MoveTargets => "move-targets",
             Kind::HostRate => "host-rate",
@@ -144,9 +147,12 @@ impl Kind {
             | Kind::ResetNetwork
             | Kind::CutReplies => Lane::Network,
             Kind::DiskFull | Kind::ReadOnlyStorage | Kind::SlowStorage | Kind::StorageGone => Lane::Storage,
-            Kind::RefusingHost | Kind::UnavailableHost | Kind::CurtHost | Kind::HostDown | Kind::MoveTargets => {
-                Lane::Web
-            }
+            Kind::RefusingHost
+            | Kind::UnavailableHost
+            | Kind::CurtHost
+            | Kind::DatedHost
+            | Kind::HostDown
+            | Kind::MoveTargets => Lane::Web,
             Kind::HostRate => Lane::Rate,
         }
     }

@@ -82,6 +82,8 @@ pub(super) struct Stage {
     pub(super) pushing: Mutex<()>,
     /// When the copies were made that Redis went back to.
     pub(super) rollbacks: Mutex<Vec<Instant>>,
+    /// How often Redis was killed and started again on its file.
+    pub(super) restarts: AtomicU64,
     /// Set after the last fault of Redis.
     pub(super) redis_is_left_alone: AtomicBool,
     pub(super) is_over: AtomicBool,
@@ -129,6 +131,7 @@ impl Stage {
             epoch: AtomicU64::new(0),
             pushing: Mutex::new(()),
             rollbacks: Mutex::default(),
+            restarts: AtomicU64::new(0),
             redis_is_left_alone: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             injected: Mutex::default(),
@@ -194,6 +197,11 @@ impl Stage {
 
     pub(super) fn violations(&self) -> Vec<String> {
         lock(&self.violations).clone()
+    }
+
+    /// Whether nothing more happens to Redis that a watcher could outlive.
+    pub(super) fn is_watched_enough(&self) -> bool {
+        self.redis_is_left_alone.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_over(&self) -> bool {

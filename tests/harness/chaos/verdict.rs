@@ -70,6 +70,20 @@ pub(super) fn until_drained(stage: &Stage) {
     }
 }
 
+/// The ids of all jobs that have a result.
+pub(super) fn result_ids(stage: &Stage) -> BTreeSet<String> {
+    let (mut ids, mut after) = (BTreeSet::new(), "-".to_owned());
+    let Some(mut raw) = stage.raw() else { return ids };
+    loop {
+        let page: redis::RedisResult<redis::streams::StreamRangeReply> =
+            raw.xrange_count(Stage::key("results"), &after, "+", 5000);
+        let entries = page.map(|page| page.ids).unwrap_or_default();
+        let Some(last) = entries.last() else { return ids };
+        after = format!("({}", last.id);
+        ids.extend(entries.iter().filter_map(|entry| entry.get::<String>("id")));
+    }
+}
+
 /// How long what is remembered of hosts may last: one that a worker alone gets no answers from is remembered for a minute.
 const REMEMBERED_MAX: Duration = Duration::from_secs(120);
 
