@@ -228,7 +228,7 @@ fn logs_are_objects_when_that_is_asked_for_and_name_their_job() {
     let mut queue = RawQueue::shared();
     let storage = tempfile::tempdir().unwrap();
     let id = "0123456789ab80008000000000000001";
-    queue.push(&format!("{{\"id\":\"{id}\",\"url\":\"https://token:geheim@x.org/?sig=geheim\",\"v\":99}}"));
+    queue.push(&format!("{{\"id\":\"{id}\",\"url\":\"https://token:geheim@x.org/?sig=geheim\",\"v\":\"99\"}}"));
     let mut command = Worker::command(&queue, storage.path());
     let mut worker =
         command.env("IMGQ_LOG_FORMAT", "json").env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
