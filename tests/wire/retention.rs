@@ -173,6 +173,10 @@ fn a_reader_that_moves_or_has_nothing_to_take_is_not_silent() {
     let done = retention(&queue, &["--keep-results", "7d", "--json"]).json();
     assert_eq!((&done["results"], &done["silent_readers"]), (&2.into(), &serde_json::json!([])));
     assert_eq!(ids(&mut queue, "@results"), old[2..]);
+    queue.run::<i64>(&["XTRIM", "@results", "MAXLEN", "0"]);
+    queue.run::<()>(&["XGROUP", "CREATE", "@results", "new", "0"]);
+    retention(&queue, &["--keep-results", "7d"]);
+    assert!(!queue.hash("meta").contains_key("reader:new"), "nothing is left that it could take");
     queue.run::<i64>(&["XGROUP", "DESTROY", "@results", "slow"]);
     retention(&queue, &["--keep-results", "7d"]);
     assert!(!queue.hash("meta").contains_key("reader:slow"), "who is gone is not remembered");
@@ -184,7 +188,6 @@ fn results_at_their_bound_do_not_wait_for_a_silent_reader() {
     let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
     entries(&mut queue, "@results", 20 * DAY_MS, 10);
     queue.run::<()>(&["XGROUP", "CREATE", "@results", "export", "0"]);
-    queue.run::<()>(&["XGROUP", "CREATE", "@results", "other", "$"]);
     queue.push(&origin.url("1/300.gif"));
     let _worker = Worker::start(&queue, storage.path(), &["--results-max", "10"]);
     until("it waits for the reader", SOON, || {
@@ -266,6 +269,9 @@ fn an_amount_at_a_time_goes_and_what_is_unfinished_for_ever_is_passed_over() {
     queue.run::<i64>(&["HSET", "@meta", "tidy_at", "0"]);
     let some = runtime.block_on(of_programs.tidy(false)).unwrap();
     assert!(some.has_more && (1..=10_000).contains(&some.results), "{some:?}");
+    // What somebody made of the place where the pass is.
+    queue.run::<i64>(&["HSET", "@meta", "tidy_skip", "1.5"]);
+    assert_eq!(runtime.block_on(of_programs.tidy(true)).unwrap().dead, 0);
     // Of a clock that was set back.
     queue.run::<i64>(&["HSET", "@meta", "tidy_at", "99999999999999"]);
     assert!(runtime.block_on(of_programs.tidy(false)).unwrap().results > 0);

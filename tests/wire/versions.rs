@@ -6,7 +6,7 @@
 use crate::redis_states::Beside;
 use harness::dashboard::Dashboard;
 use harness::programs::finish;
-use harness::{Origin, Producer, RawQueue, Worker, until};
+use harness::{Origin, Producer, RawQueue, Redis, Worker, until};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::Stdio;
@@ -54,6 +54,9 @@ fn no_program_touches_a_queue_that_a_newer_imgq_wrote() {
         &["pause"],
         &["resume"],
         &["purge", "--yes"],
+        &["purge", "--finished", "--yes"],
+        &["retention"],
+        &["retention", "--keep-results", "1d"],
         &["forget", &origin.url("1/300.gif")],
     ] {
         let refused = finish(Producer::command(&queue, arguments), b"", SOON);
@@ -91,15 +94,40 @@ fn a_worker_at_work_settles_what_it_holds_and_ends() {
     assert!(queue.results().iter().all(|result| result["outcome"] == "stored"));
 }
 
-#[test]
-fn an_idle_worker_ends() {
+/// What a worker is at that claims nothing.
+fn a_worker_ends_that(what: &str, arguments: &[&str], make_it_so: impl Fn(&mut RawQueue, &std::path::Path, &Beside)) {
     let mut queue = RawQueue::shared();
-    let storage = tempfile::tempdir().unwrap();
-    let mut worker = Beside::start("the worker", Worker::command(&queue, storage.path()));
+    let folder = tempfile::tempdir().unwrap();
+    let storage = folder.path().join("images");
+    let mut command = Worker::command(&queue, &storage);
+    command.args(arguments);
+    let mut worker = Beside::start("the worker", command);
     queue.until_workers(1);
+    make_it_so(&mut queue, &storage, &worker);
     become_newer(&mut queue);
-    assert_eq!(worker.until_end(), Some(1));
-    assert!(queue.workers().is_empty());
+    assert_eq!(worker.until_end(), Some(1), "one that {what}");
+    assert!(queue.workers().is_empty(), "one that {what} has left");
+}
+
+#[test]
+fn a_worker_that_claims_nothing_ends_as_well() {
+    a_worker_ends_that("is idle", &[], |_, _, _| ());
+    a_worker_ends_that("is paused", &[], |queue, _, _| {
+        queue.run::<i64>(&["HSET", "@meta", "paused", "1"]);
+        queue.push("https://x.org/1.jpg");
+    });
+    a_worker_ends_that("has no room for results", &["--results-max", "1"], |queue, _, worker| {
+        queue.run::<String>(&["XADD", "@results", "*", "id", "x"]);
+        queue.push("https://x.org/1.jpg");
+        until("it says so", SOON, || worker.said().contains("--results-max").then_some(()));
+    });
+    a_worker_ends_that("has a storage that is gone", &[], |queue, storage, worker| {
+        std::fs::rename(storage, storage.with_extension("gone")).unwrap();
+        std::fs::create_dir(storage).unwrap();
+        let origin = Origin::start();
+        queue.push(&origin.url("1/300.gif"));
+        until("it says so", SOON, || worker.said().contains("storage cannot be used").then_some(()));
+    });
 }
 
 #[test]
@@ -267,9 +295,41 @@ fn many_that_nobody_knows_are_not_looked_at_all_the_time_and_hold_up_nobody() {
     let mut at: Vec<f64> = times(&mut queue).into_values().collect();
     assert_eq!(at.len(), 6000);
     at.sort_by(f64::total_cmp);
-    // Half of them, as a claim that comes later begins its line later.
-    let apart = at.windows(2).filter(|two| two[1] - two[0] >= 0.15).count();
-    assert!(apart >= 3000, "each has a time of its own: {apart} are apart");
+    at.dedup();
+    // 1.2 s of them in whole seconds, and those that came before there was a line.
+    assert!(
+        (2..=30).contains(&at.len()) && at[at.len() - 1] - at[0] >= 1000.0,
+        "they come together, some at a time: {at:?}"
+    );
     queue.push(&origin.url("2/300.gif"));
     queue.until_results(2, SOON);
+}
+
+#[test]
+fn many_that_nobody_knows_keep_no_idle_worker_busy() {
+    let redis = Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    let storage = tempfile::tempdir().unwrap();
+    let fill = "for n = 1, 30000 do redis.call('RPUSH', KEYS[1], '{\"id\":\"0123456789ab80008' .. string.format('%015x', n) .. '\",\"url\":\"https://x.org/' .. n .. '\",\"v\":3}') end";
+    let ready = queue.key("ready");
+    queue.run::<()>(&["EVAL", fill, "1", &ready]);
+    let _workers = [0, 1, 2].map(|_| Worker::start(&queue, storage.path(), &[]));
+    until("all of them are put aside", SOON, || (queue.ready_len() == 0).then_some(()));
+    let calls = |queue: &mut RawQueue| {
+        let info: String = queue.run(&["INFO", "commandstats"]);
+        let of = |command: &str| -> u64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+            line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+        };
+        let (seconds, micros): (f64, f64) = queue.run(&["TIME"]);
+        (of("evalsha"), seconds + micros / 1e6)
+    };
+    // They are looked at again after five seconds and more, and over six seconds.
+    let (before, from) = calls(&mut queue);
+    std::thread::sleep(Duration::from_secs(9));
+    let (after, to) = calls(&mut queue);
+    let a_second = (after - before) as f64 / (to - from);
+    // Each second one claim of each worker finds them due, and ten take them; beside that there are heartbeats and looks.
+    assert!(a_second < 100.0, "three workers with nothing to do call {a_second:.0} scripts a second");
+    assert!(after - before > 40, "and they are looked at");
 }

@@ -1,9 +1,13 @@
 -- How many results there may still be.
 
--- Trims results that every reader has taken. Without a reader nothing is.
+-- Trims results that every reader has taken that is waited for; where none of those there are is, the oldest. Without a reader nothing is.
 local function trim_taken(now)
-  local ms, number = first_not_taken_by_any(now)
-  if ms then trim(results_key, string.format('%.0f-%.0f', ms, number)) end
+  local ms, number, readers = first_not_taken_by_any(now)
+  if ms then
+    trim(results_key, string.format('%.0f-%.0f', ms, number))
+  elseif readers > 0 then
+    trim(results_key, in_twos(redis.call('XINFO', 'STREAM', results_key))['last-generated-id'])
+  end
 end
 
 -- Of so many jobs those whose results there is room for.

@@ -1,9 +1,9 @@
 -- Jobs that this worker does not know, as they are of a newer version or of another kind: they are left to those who do.
 
 local UNKNOWN_WAIT_MS = 5000
--- A job that waits so is looked at again and again. Of many each has a time of its own: 5,000 a second cost Redis some percent of a core,
--- however many they are.
-local UNKNOWN_APART_MS = 0.2
+-- Of many 5,000 a second are looked at again, which costs Redis some percent of a core, however many they are. Those of a second come
+-- together: a worker that has nothing to do wakes for each time that one is due.
+local UNKNOWN_APART_MS, UNKNOWN_STEP_MS = 0.2, 1000
 -- What they were that were met, each once and some at most; when the next one is looked at.
 local UNKNOWN_SAID_MAX = 5
 local unknown_said, unknown_line = {}, nil
@@ -36,12 +36,20 @@ local function is_unknown(payload)
   return false
 end
 
+local unknown_at
+
+-- When a job is looked at again: those of one call at the same time, where no line of them is that long.
 local function place_of_unknown(now)
-  unknown_line = unknown_line or tonumber(redis.call('HGET', meta_key, 'unknown_line')) or 0
-  -- Further ahead than any number of them reaches: of a clock that was set back.
-  if unknown_line > now + 3600000 then unknown_line = 0 end
-  unknown_line = math.max(now + UNKNOWN_WAIT_MS, unknown_line + UNKNOWN_APART_MS)
-  return unknown_line
+  if not unknown_line then
+    unknown_line = tonumber(redis.call('HGET', meta_key, 'unknown_line')) or 0
+    -- Further ahead than any number of them reaches: of a clock that was set back.
+    if unknown_line > now + 3600000 then unknown_line = 0 end
+    unknown_at = now + UNKNOWN_WAIT_MS
+    if unknown_line > unknown_at then unknown_at = math.ceil(unknown_line / UNKNOWN_STEP_MS) * UNKNOWN_STEP_MS end
+    unknown_line = math.max(unknown_line, now + UNKNOWN_WAIT_MS)
+  end
+  unknown_line = unknown_line + UNKNOWN_APART_MS
+  return unknown_at
 end
 
 -- For the next claim, and for people.

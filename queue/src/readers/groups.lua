@@ -37,13 +37,15 @@ local function is_silent(group, now)
   return keep and since and now - since > keep
 end
 
--- The first entry that one of the readers has not taken that results wait for; nil where there is none.
+-- The first entry that one of the readers has not taken that results wait for, as its ms and its number, nil where there is none; and how
+-- many readers there are.
 local function first_not_taken_by_any(now)
   local first_ms, first_number
-  for _, group in ipairs(readers_of_results()) do
+  local readers = readers_of_results()
+  for _, group in ipairs(readers) do
     local ms, number = first_not_taken(group)
     local is_first = not first_ms or ms < first_ms or ms == first_ms and number < first_number
     if is_first and not is_silent(group, now) then first_ms, first_number = ms, number end
   end
-  return first_ms, first_number
+  return first_ms, first_number, #readers
 end

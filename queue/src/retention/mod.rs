@@ -29,6 +29,9 @@ script! {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longer than that, 30,000 years, is no other number to a script.
+const KEEP_MS_MAX: u64 = 1_000_000_000_000_000;
+
 /// How long something is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -42,7 +45,7 @@ impl Keep {
     /// As it stands in `meta`.
     fn as_ms(self) -> u64 {
         match self {
-            Keep::For(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1),
+            Keep::For(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, KEEP_MS_MAX),
             Keep::Always => 0,
         }
     }
@@ -124,7 +127,7 @@ impl Queue {
         let mut keep = Retention::DEFAULT.named().map(|(_, keep)| keep);
         for (keep, told) in keep.iter_mut().zip(told) {
             // What is no number a person wrote, and the scripts do not go by it either.
-            *keep = told.and_then(|ms| ms.parse().ok()).map_or(*keep, Keep::of_ms);
+            *keep = told.and_then(|ms| ms.parse().ok()).map_or(*keep, |ms: u64| Keep::of_ms(ms.min(KEEP_MS_MAX)));
         }
         let [batches, results, dead, readers] = keep;
         Ok(Retention { batches, results, dead, readers })

@@ -7,4 +7,6 @@ set('batches', keep_batches_ms)
 set('results', keep_results_ms)
 set('dead', keep_dead_ms)
 set('readers', keep_readers_ms)
+-- What is older now than it is kept stands at the beginning.
+redis.call('HDEL', meta_key, 'tidy_skip')
 return {'ok'}

@@ -8,9 +8,10 @@ for b = batches_from, #ARGV, BATCH_ARGS do
   local batch_key = KEYS[batches_keys_from + (b - batches_from) / BATCH_ARGS * BATCH_KEYS + BATCH_BATCH_KEY]
   local is_there = redis.call('EXISTS', batch_key) == 1
   local finished = is_there and holds('hash', batch_key) and tonumber(redis.call('HGET', batch_key, 'finished'))
-  if not is_there or finished and finished <= before then
+  -- Whenever that was, by whatever clock, where no time is given.
+  local is_over = not is_there or finished and (older_than_ms == 0 or finished <= before)
+  if is_over and redis.call('ZREM', batches_key, ARGV[b + BATCH_BATCH]) == 1 then
     redis.call('UNLINK', batch_key)
-    redis.call('ZREM', batches_key, ARGV[b + BATCH_BATCH])
     forgotten = forgotten + 1
   else
     kept = kept + 1

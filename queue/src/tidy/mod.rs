@@ -32,7 +32,7 @@ script! {
 part! {
     ForgottenBatch<'a> as BATCH {
         keys [batch_key]
-        args [batch: &'a str]
+        args [batch: &'a [u8]]
     }
 }
 
@@ -61,7 +61,7 @@ pub struct Tidied {
 enum TidyReply {
     NotDue,
     /// What went, for how long batches are kept, and those that began before that.
-    Done(Tidied, u64, Vec<String>),
+    Done(Tidied, u64, Vec<Vec<u8>>),
 }
 
 impl TidyReply {
@@ -77,7 +77,12 @@ impl TidyReply {
         let silent_readers = reply.texts("silent readers")?;
         let dropped = reply.texts("hosts that were dropped")?;
         let keep_batches_ms = reply.count("for how long batches are kept")?;
-        let batches = reply.texts("batches")?;
+        let mut named = reply.list("batches")?;
+        let mut batches = Vec::with_capacity(named.len());
+        while named.len() > 0 {
+            // As they are: one that is no text somebody else put there.
+            batches.push(named.bytes("a batch")?);
+        }
         reply.end()?;
         let tidied = Tidied { batches: 0, results, dead, silent_readers, dropped, has_more };
         Ok(TidyReply::Done(tidied, keep_batches_ms, batches))
@@ -124,7 +129,7 @@ impl Queue {
         loop {
             let last = kept + BATCHES_AT_ONCE as isize - 1;
             let cmd = redis::Cmd::zrange(self.keys.batches(), kept, last);
-            let ids: Vec<String> = self.channel.query("list batches", &cmd).await?;
+            let ids: Vec<Vec<u8>> = self.channel.query("list batches", &cmd).await?;
             let gone = self.forget_batches(&ids, 0, false).await?;
             forgotten += gone;
             kept += ids.len() as isize - gone as isize;
@@ -134,7 +139,7 @@ impl Queue {
         }
     }
 
-    async fn forget_batches(&self, ids: &[String], older_than_ms: u64, is_of_pass: bool) -> Result<u64, QueueError> {
+    async fn forget_batches(&self, ids: &[Vec<u8>], older_than_ms: u64, is_of_pass: bool) -> Result<u64, QueueError> {
         if ids.is_empty() {
             return Ok(0);
         }
@@ -143,10 +148,8 @@ impl Queue {
             BatchForgetScript { meta_key, batches_key, older_than_ms, is_of_pass, schema: SCHEMA_VERSION }.call();
         for id in ids {
             // What is no id somebody else put there: no batch has the key that is named for it, and it goes.
-            let batch_key = match id.parse::<BatchId>() {
-                Ok(batch) => self.keys.batch(batch),
-                Err(_) => self.keys.no_batch(),
-            };
+            let known = std::str::from_utf8(id).ok().and_then(|id| id.parse::<BatchId>().ok());
+            let batch_key = known.map_or_else(|| self.keys.no_batch(), |batch| self.keys.batch(batch));
             ForgottenBatch { batch_key, batch: id }.add_to(&mut call);
         }
         let mut reply = self.channel.run("forget batches", &call).await?;
@@ -185,7 +188,7 @@ mod tests {
             dropped: vec!["x.org".into()],
             has_more: true,
         };
-        let done = TidyReply::Done(tidied, 60_000, vec!["0123456789ab".into()]);
+        let done = TidyReply::Done(tidied, 60_000, vec![b"0123456789ab".to_vec()]);
         assert_eq!(takes_only(TidyReply::read, &parts), done);
     }
 }

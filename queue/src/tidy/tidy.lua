@@ -8,18 +8,18 @@ must_hold('stream', results_key, dead_key)
 must_hold('zset', batches_key, hosts_held_key)
 local now = now_ms()
 if not is_forced and not tidy_is_due(now) then return {'later'} end
+-- Whatever becomes of it, nobody else tries at once.
+redis.call('HSET', meta_key, 'tidy_at', now + TIDY_EVERY_MS)
 
--- Entries of hosts that are looked at.
-local HOSTS_MAX = 500
+-- Entries of hosts that are looked at, and how many bytes of them: 64 KB that have to be decoded take 7 ms.
+local HOSTS_MAX, HOSTS_BYTES_MAX = 100, 65536
 
 -- Notes since when each reader has stood where it stands, with results before it. Returns those that did so for too long.
 local function look_at_readers()
   local silent, known = {}, {}
-  local exists = redis.call('EXISTS', results_key) == 1
-  local stream = exists and in_twos(redis.call('XINFO', 'STREAM', results_key)) or {}
   for _, group in ipairs(readers_of_results()) do
     local field = 'reader:' .. group.name
-    local has_more = group.pending > 0 or group['last-delivered-id'] ~= stream['last-generated-id']
+    local has_more = group.pending > 0 or #redis.call('XRANGE', results_key, '(' .. group['last-delivered-id'], '+', 'COUNT', 1) > 0
     local since = stands_since(group)
     if has_more then
       known[field] = true
@@ -50,8 +50,10 @@ end
 -- Those that nobody asks for are found by chance, as by claims, which look at fewer.
 local function look_at_hosts()
   open_hosts(hosts_key)
-  local gone = 0
+  local gone, bytes = 0, 0
   for _, host in ipairs(redis.call('HRANDFIELD', hosts_key, HOSTS_MAX)) do
+    bytes = bytes + redis.call('HSTRLEN', hosts_key, host)
+    if bytes > HOSTS_BYTES_MAX then break end
     if has_nothing_left(host_state(hosts_key, host, now), now) then
       gone = gone + 1
     else
@@ -62,19 +64,25 @@ local function look_at_hosts()
   return gone
 end
 
--- A pass goes from the earliest batch on: those that it met and that stay, as they are not finished, are passed over.
+-- A pass goes from the earliest batch on: those that it met and that stay, as they are not finished, are passed over. By their places,
+-- which Redis finds at once, where it would go through all that an offset passes over.
 local function old_batches()
   local keep = keep_ms('batches')
   if not keep then return 0, {} end
-  local skip = tonumber(redis.call('HGET', meta_key, 'tidy_skip')) or 0
-  local ids = redis.call('ZRANGE', batches_key, '-inf', now - keep, 'BYSCORE', 'LIMIT', skip, batches_max)
-  if #ids < batches_max then redis.call('HDEL', meta_key, 'tidy_skip') end
+  local skip, ids = math.max(0, math.floor(tonumber(redis.call('HGET', meta_key, 'tidy_skip')) or 0)), {}
+  local page = redis.call('ZRANGE', batches_key, skip, skip + batches_max - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    if tonumber(page[i + 1]) > now - keep then break end
+    ids[#ids + 1] = page[i]
+  end
+  -- A number that is none is mended by this as well.
+  if #ids < batches_max then redis.call('HDEL', meta_key, 'tidy_skip') else redis.call('HSET', meta_key, 'tidy_skip', skip) end
   return keep, ids
 end
 
 local silent = look_at_readers()
 local results, dead, hosts = trim_results(), trim_dead(), look_at_hosts()
 local keep_batches_ms, batches = old_batches()
-local more = results > TRIMMED_MAX / 2 or dead > TRIMMED_MAX / 2 or hosts > HOSTS_MAX / 4 or #batches == batches_max
-redis.call('HSET', meta_key, 'tidy_at', now + (more and TIDY_AGAIN_MS or TIDY_EVERY_MS))
+local more = results > 50 or dead > 50 or hosts > HOSTS_MAX / 4 or #batches == batches_max
+if more then redis.call('HSET', meta_key, 'tidy_at', now + TIDY_AGAIN_MS) end
 return {'ok', results, dead, hosts, more and 1 or 0, silent, hosts_dropped, keep_batches_ms, batches}

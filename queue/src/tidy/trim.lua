@@ -1,9 +1,17 @@
 -- Removes entries of a stream that come before the entry `first`, a bounded number in one go: whole nodes while there are any, and then
 -- what is less than one. Returns how many went.
-local TRIMMED_MAX = 10000
+
+-- 20 KB each take 6 µs, so that 8 MB take 3 to 25 ms; small ones 0.2 µs.
+local TRIMMED_MAX, TRIMMED_BYTES_MAX = 10000, 8388608
+-- Nodes have 100 entries if nobody changed that, and a bound below it removes none.
+local TRIMMED_MIN = 100
 
 local function trim(stream, first)
-  local trimmed = redis.call('XTRIM', stream, 'MINID', '~', first, 'LIMIT', TRIMMED_MAX)
+  local entries = redis.call('XLEN', stream)
+  if entries == 0 then return 0 end
+  local of_one = redis.call('MEMORY', 'USAGE', stream, 'SAMPLES', 5) / entries
+  local max = math.max(TRIMMED_MIN, math.min(TRIMMED_MAX, math.floor(TRIMMED_BYTES_MAX / of_one)))
+  local trimmed = redis.call('XTRIM', stream, 'MINID', '~', first, 'LIMIT', max)
   if trimmed == 0 then trimmed = redis.call('XTRIM', stream, 'MINID', '=', first) end
   return trimmed
 end

@@ -84,7 +84,12 @@ impl Dispatcher {
                 self.say_waiting(&format!("the storage cannot be used: {why}"));
                 // Others may have a better one.
                 self.give_back_waiting();
-                self.idle(STORAGE_WAIT, false);
+                // Of none: for what the queue has to tell in its place.
+                if now.saturating_duration_since(self.claimed_at) >= EMPTY_WAIT_MAX {
+                    self.ask_to_claim(0, Vec::new());
+                } else {
+                    self.idle(STORAGE_WAIT, false);
+                }
                 return;
             }
         };

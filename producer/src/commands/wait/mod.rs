@@ -59,7 +59,8 @@ pub(super) async fn unfinished(queue: &Queue) -> Result<Vec<BatchId>, CommandErr
     let mut unfinished: Vec<BatchId> =
         newest.iter().zip(&states).filter(|(_, state)| is_unfinished(state)).map(|(batch, _)| *batch).collect();
     if unfinished.is_empty() {
-        unfinished.extend(newest.first());
+        let is_there = newest.iter().zip(&states).find(|(_, state)| state.is_some());
+        unfinished.extend(is_there.map(|(batch, _)| *batch));
     }
     Ok(unfinished)
 }

@@ -91,8 +91,8 @@ impl<'a> WatchedBatches<'a> {
         for (batch, state) in these.into_iter().zip(states) {
             match state {
                 Some(state) => words.extend(batch.see(state, now_ms, self.must_complete)?),
-                // One that was done may be forgotten meanwhile.
-                None if batch.is_done => {}
+                // One that is done may be forgotten before anybody looked.
+                None if batch.is_done || !self.must_complete => batch.is_done = true,
                 None => return Err(QueueError::NoSuchBatch(batch.id.to_string()).into()),
             }
             batch.is_fresh = true;
