@@ -1,7 +1,7 @@
 -- Removes entries of a stream that come before the entry `first`, a bounded number in one go: whole nodes while there are any, and then
 -- what is less than one. Returns how many went.
 
--- 20 KB each take 6 µs, so that 8 MB take 3 to 25 ms; small ones 0.2 µs.
+-- 10,000 of 200 bytes took 1.2 ms, 8 MB of 2 KB each 2.7 ms, on a machine that did something else as well.
 local TRIMMED_MAX, TRIMMED_BYTES_MAX = 10000, 8388608
 -- Nodes have 100 entries if nobody changed that, and a bound below it removes none.
 local TRIMMED_MIN = 100
