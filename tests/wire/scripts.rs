@@ -11,7 +11,7 @@ use ::queue::{
 use common::job::{BatchId, Job, JobId};
 use common::outcome::{Failure, Outcome};
 use common::report::Report;
-use harness::RawQueue;
+use harness::{RawQueue, until};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -784,7 +784,11 @@ fn what_is_forgotten_twice_late_or_after_a_rollback_is_what_is_old_by_then() {
     let keep = RetentionChange { dead: Some(Keep::For(Duration::from_millis(1))), ..RetentionChange::default() };
     let forget = |bench: &mut Bench| {
         bench.runtime.block_on(bench.queue.set_retention(keep)).unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        let from: (u64, u64) = bench.raw.run(&["TIME"]);
+        until("Redis' clock goes on", Duration::from_secs(60), || {
+            let now: (u64, u64) = bench.raw.run(&["TIME"]);
+            (now.0 * 1_000_000 + now.1 > from.0 * 1_000_000 + from.1 + 2000).then_some(())
+        });
         let tidied = bench.runtime.block_on(bench.queue.tidy(true)).unwrap();
         (tidied.dead, bench.runtime.block_on(bench.queue.forget_finished_batches()).unwrap())
     };

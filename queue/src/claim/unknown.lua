@@ -1,8 +1,8 @@
 -- Jobs that this worker does not know, as they are of a newer version or of another kind: they are left to those who do.
 
 local UNKNOWN_WAIT_MS = 5000
--- Of many 5,000 a second are looked at again, which costs Redis some percent of a core, however many they are. Those of a second come
--- together: a worker that has nothing to do wakes for each time that one is due.
+-- Of many 5,000 a second are looked at again, however many they are: at the 12 µs that a held job costs, 6 % of a core. Those of a second
+-- come together: a worker that has nothing to do wakes for each time that one is due.
 local UNKNOWN_APART_MS, UNKNOWN_STEP_MS = 0.2, 1000
 -- What they were that were met, each once and some at most; when the next one is looked at.
 local UNKNOWN_SAID_MAX = 5
