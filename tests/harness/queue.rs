@@ -59,14 +59,32 @@ impl RawQueue {
     /// # Errors
     /// What Redis says.
     pub fn try_run<T: redis::FromRedisValue>(&mut self, command: &[&str]) -> redis::RedisResult<T> {
-        let mut cmd = redis::Cmd::new();
-        for word in command {
+        let command = self.command(command.iter().copied());
+        command.query(&mut self.connection)
+    }
+
+    /// Runs raw commands in one transaction: nobody sees some of what they did without the others.
+    ///
+    /// # Panics
+    /// When Redis refuses one of them.
+    pub fn run_together(&mut self, commands: &[Vec<String>]) {
+        let mut transaction = redis::pipe();
+        transaction.atomic();
+        for command in commands {
+            transaction.add_command(self.command(command.iter().map(String::as_str))).ignore();
+        }
+        transaction.exec(&mut self.connection).unwrap_or_else(|error| panic!("{commands:?}: {error}"));
+    }
+
+    fn command<'a>(&self, words: impl Iterator<Item = &'a str>) -> redis::Cmd {
+        let mut command = redis::Cmd::new();
+        for word in words {
             match word.strip_prefix('@') {
-                Some(name) => cmd.arg(self.key(name)),
-                None => cmd.arg(*word),
+                Some(name) => command.arg(self.key(name)),
+                None => command.arg(word),
             };
         }
-        cmd.query(&mut self.connection)
+        command
     }
 
     /// Pushes an element as `redis-cli RPUSH` does.

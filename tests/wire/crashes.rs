@@ -143,13 +143,29 @@ fn job(origin: &Origin, n: usize) -> (String, String) {
 }
 
 /// A worker that died: its lease was over at that time, it had been there for long, and it had these jobs in flight.
-fn dead_worker(queue: &mut RawQueue, name: &str, lease_end: u64, jobs: &[String]) {
-    for (at, job) in jobs.iter().enumerate() {
-        queue.run::<i64>(&["HSET", &format!("@inflight:{name}"), &format!("1.{}", at + 1), job]);
+struct Dead<'a> {
+    name: &'a str,
+    lease_end: u64,
+    jobs: &'a [String],
+}
+
+fn dead<'a>(name: &'a str, lease_end: u64, jobs: &'a [String]) -> Dead<'a> {
+    Dead { name, lease_end, jobs }
+}
+
+/// All at once: a worker that looks in between would see the first of them die alone.
+fn dead_workers(queue: &mut RawQueue, dead: &[Dead<'_>]) {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let mut commands = Vec::new();
+    for Dead { name, lease_end, jobs } in dead {
+        for (at, job) in jobs.iter().enumerate() {
+            commands.push(words(&["HSET", &format!("@inflight:{name}"), &format!("1.{}", at + 1), job]));
+        }
+        commands.push(words(&["HSET", &format!("@worker:{name}"), "started", "1"]));
+        commands.push(words(&["ZADD", "@workers:since", "1", name]));
+        commands.push(words(&["ZADD", "@workers", &lease_end.to_string(), name]));
     }
-    queue.run::<i64>(&["HSET", &format!("@worker:{name}"), "started", "1"]);
-    queue.run::<i64>(&["ZADD", "@workers:since", "1", name]);
-    queue.run::<i64>(&["ZADD", "@workers", &lease_end.to_string(), name]);
+    queue.run_together(&commands);
 }
 
 fn until_recovered(queue: &mut RawQueue, living: usize) {
@@ -201,9 +217,11 @@ fn what_was_there_at_five_deaths_of_most_of_the_fleet_is_a_suspect_all_the_same(
     for death in 1..=5 {
         // Within a heartbeat of each other.
         let ended = began + 10_000 * death;
-        for (n, jobs) in [&[payload.clone()][..], &[], &[]].into_iter().enumerate() {
-            dead_worker(&mut queue, &format!("w{death}-{n}"), ended + 400 * n as u64, jobs);
-        }
+        let poison = [payload.clone()];
+        dead_workers(
+            &mut queue,
+            &[dead("a", ended, &poison), dead("b", ended + 400, &[]), dead("c", ended + 800, &[])],
+        );
         until_recovered(&mut queue, 1);
         let expected = if death < 5 { format!("0 0 {death}") } else { "2".to_owned() };
         assert_eq!(queue.hash("crashes").get(&id), Some(&expected), "after death {death}");
@@ -226,22 +244,23 @@ fn two_that_die_at_once_or_three_of_many_are_counted_as_crashes() {
     let ((first, first_job), (second, second_job)) = (job(&origin, 1), job(&origin, 2));
     // Two of two: the living one came later.
     let ended = redis_ms(&mut queue) - 30_000;
-    dead_worker(&mut queue, "a", ended, &[first_job]);
-    dead_worker(&mut queue, "b", ended + 100, &[]);
+    dead_workers(&mut queue, &[dead("a", ended, &[first_job]), dead("b", ended + 100, &[])]);
     until_recovered(&mut queue, 1);
     assert_eq!(queue.hash("crashes").get(&first).map(String::as_str), Some("1"));
     // Three of ten: seven have been there for long and live, as far as anybody can tell.
-    let ended = redis_ms(&mut queue) - 10_000;
-    dead_worker(&mut queue, "c", ended, &[second_job]);
-    dead_worker(&mut queue, "d", ended, &[]);
-    dead_worker(&mut queue, "e", ended + 100, &[]);
-    let found = until("all three are counted", SOON, || {
+    let renew = |queue: &mut RawQueue| {
         for n in 0..7 {
             let name = format!("living-{n}");
             queue.run::<i64>(&["ZADD", "@workers:since", "1", &name]);
-            let end = redis_ms(&mut queue) + 5000;
+            let end = redis_ms(queue) + 5000;
             queue.run::<i64>(&["ZADD", "@workers", &end.to_string(), &name]);
         }
+    };
+    renew(&mut queue);
+    let ended = redis_ms(&mut queue) - 10_000;
+    dead_workers(&mut queue, &[dead("c", ended, &[second_job]), dead("d", ended, &[]), dead("e", ended + 100, &[])]);
+    let found = until("all three are counted", SOON, || {
+        renew(&mut queue);
         let names = queue.workers();
         let is_there = |name: &&str| names.iter().any(|worker| worker == name);
         if ["c", "d", "e"].iter().any(is_there) { None } else { queue.hash("crashes").get(&second).cloned() }
@@ -263,7 +282,7 @@ fn suspects_are_halved_until_one_is_left_that_runs_alone() {
     let mut ended = redis_ms(&mut queue) - 100_000;
     for death in 1..=5 {
         ended += 10_000;
-        dead_worker(&mut queue, &format!("w{death}"), ended, &in_flight);
+        dead_workers(&mut queue, &[dead(&format!("w{death}"), ended, &in_flight)]);
         until_recovered(&mut queue, 1);
         let known = queue.hash("crashes");
         let of_those: Vec<String> = jobs.iter().take(in_flight.len()).map(|(id, _)| known[id].clone()).collect();
