@@ -28,4 +28,4 @@ pub use redis_server::Redis;
 pub use scrape::{MeteredWorker, Scrape};
 pub use scripted::Scripted;
 pub use sentinel::Replicated;
-pub use wait::until;
+pub use wait::{allowed, until};

@@ -1,6 +1,6 @@
 //! The two programs as processes, built once for a test run.
 
-use crate::{RawQueue, until};
+use crate::{RawQueue, allowed, until};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -228,7 +228,7 @@ impl Producer {
 /// Runs a command to its end with `input` on its standard input.
 ///
 /// # Panics
-/// When it does not start, or does not end within `at_most`.
+/// When it does not start, or does not end within [`allowed`]`(at_most)`.
 pub fn finish(mut command: Command, input: &[u8], at_most: Duration) -> Finished {
     let mut child = command
         .stdin(Stdio::piped())
@@ -253,7 +253,7 @@ pub fn finish(mut command: Command, input: &[u8], at_most: Duration) -> Finished
     let status = loop {
         match child.try_wait().expect("can be waited for") {
             Some(status) => break status,
-            None if started.elapsed() > at_most => {
+            None if started.elapsed() > at_most && started.elapsed() > allowed(at_most) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 let stderr = stderr.join().unwrap_or_default();

@@ -498,13 +498,13 @@ fn floods_do_not_keep_others_from_their_turn() {
         queue.push(&flood.url(&n.to_string()));
     }
     let mut command = Worker::command(&queue, storage.path());
-    command.args(["--max-attempts", "1", "--connect-timeout", "4s", "--idle-timeout", "8s"]);
+    command.args(["--max-attempts", "1", "--connect-timeout", "4s", "--idle-timeout", "25s"]);
     let _worker = start(command);
     until("the floods have begun", SOON, || (flood.connections() == 8).then_some(()));
     for n in 0..20 {
         queue.push(&origin.url(&format!("{n}/300.gif")));
     }
-    let results = queue.until_results(28, SOON);
+    let results = queue.until_results(28, 2 * SOON);
     let ended_by: Vec<&str> =
         results.iter().map(|result| result.get("reason").map_or("stored", String::as_str)).collect();
     assert!(ended_by[..20].iter().all(|reason| *reason == "stored"), "the good ones first: {ended_by:?}");

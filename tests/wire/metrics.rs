@@ -2,7 +2,7 @@
 
 use harness::programs::finish;
 use harness::scrape::{Form, get, try_request};
-use harness::{MeteredWorker, Origin, Producer, RawQueue, Redis, Scrape, Worker, until};
+use harness::{MeteredWorker, Origin, Producer, RawQueue, Redis, Scrape, Worker, allowed, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -291,7 +291,9 @@ fn it_is_ill_while_the_storage_is_bad() {
     queue.push(&origin.url("1/300.gif"));
     until_ill(&worker, "the storage cannot be used");
     assert_eq!([condition("good"), condition("bad")], [0.0, 1.0]);
-    assert!(worker.scrape().value("imgq_jobs_released_total", &[]) >= 1.0);
+    // Before its job is, the storage is called bad.
+    let is_released = || worker.scrape().value("imgq_jobs_released_total", &[]) >= 1.0;
+    until("the job is given back", SOON, || is_released().then_some(()));
     std::fs::remove_dir_all(&storage).unwrap();
     std::fs::rename(&away, &storage).unwrap();
     queue.until_results(1, SOON);
@@ -398,7 +400,7 @@ fn hostile_clients_hold_nothing_up() {
     // Meanwhile jobs are done, and an honest client is answered.
     let asked = Instant::now();
     let scrape = worker.scrape();
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < allowed(Duration::from_secs(2)), "{:?}", asked.elapsed());
     let open = scrape.value("process_open_fds", &[]);
     assert!(open < 250.0, "{open} descriptors");
     queue.until_results(200, SOON);
@@ -412,7 +414,7 @@ fn hostile_clients_hold_nothing_up() {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
         }
     }
-    assert!(connected.elapsed() < Duration::from_secs(8), "{:?}", connected.elapsed());
+    assert!(connected.elapsed() < allowed(Duration::from_secs(8)), "{:?}", connected.elapsed());
     // Headers without end.
     let endless = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{}", "X-A: aaaaaaaaaaaaaaaa\r\n".repeat(5000));
     match try_request(&worker.address, &endless) {
