@@ -4,6 +4,7 @@
 #
 #   scripts/chaos.sh                       the long run: 100,000 jobs, 200 kills, every other fault 5 times (about 7 minutes)
 #   scripts/chaos.sh --short               what the tests run: 8,000 jobs, 15 kills, every other fault once or more
+#   scripts/chaos.sh --soak                150,000 jobs of 30 hosts with bad periods, two producers that overlap
 #   scripts/chaos.sh --seed 7              a run again
 #   scripts/chaos.sh --recovery 60         how fast the jobs of a killed worker run elsewhere
 #   scripts/chaos.sh --help                the rest
@@ -14,6 +15,7 @@ arguments=()
 for argument in "$@"; do
   case "$argument" in
     --short) arguments+=(--jobs 8000 --kills 15 --each 1 --workers 4 --seconds 75) ;;
+    --soak) arguments+=(--jobs 150000 --hosts 30 --kills 100 --each 3 --seconds 480) ;;
     *) arguments+=("$argument") ;;
   esac
 done

@@ -86,6 +86,11 @@ impl Listener for Door {
             let Ok((stream, from)) = self.listener.accept().await else { continue };
             let _ = stream.set_nodelay(true);
             self.shared.connections.fetch_add(1, Ordering::SeqCst);
+            if matches!(*lock(&self.shared.mood), Mood::Resetting) {
+                // So closing it is a reset.
+                let _ = stream.set_zero_linger();
+                continue;
+            }
             let Some(tls) = &self.tls else { return (Box::new(stream), from) };
             // One handshake at a time, which does for clients that behave.
             let Ok(stream) = tls.accept(stream).await else { continue };
@@ -124,6 +129,10 @@ pub enum Mood {
     Down,
     /// 503 for this user agent, and as the path says for all others.
     DownFor(String),
+    /// Takes connections and requests, and never answers.
+    Silent,
+    /// Breaks connections off, without an answer.
+    Resetting,
 }
 
 /// What `/named/NAME` answers: another GIF for each name.
@@ -332,7 +341,7 @@ fn refusal(mood: &Mood, agent: &str) -> Option<(StatusCode, Option<String>)> {
         Mood::Unavailable(after) => Some((StatusCode::SERVICE_UNAVAILABLE, Some(after.clone()))),
         Mood::Down => Some((StatusCode::SERVICE_UNAVAILABLE, None)),
         Mood::DownFor(whom) if whom == agent => Some((StatusCode::SERVICE_UNAVAILABLE, None)),
-        Mood::Kind | Mood::DownFor(_) | Mood::RefusingFor(..) => None,
+        Mood::Kind | Mood::DownFor(_) | Mood::RefusingFor(..) | Mood::Silent | Mood::Resetting => None,
     }
 }
 
@@ -378,6 +387,12 @@ async fn answer(
             Some(after) => (status, [(header::RETRY_AFTER, after)]).into_response(),
             None => status.into_response(),
         };
+    }
+    match mood {
+        Mood::Silent => std::future::pending().await,
+        // The connection goes down with whoever serves it.
+        Mood::Resetting => std::panic::resume_unwind(Box::new("reset on purpose")),
+        _ => {}
     }
     let parts: Vec<&str> = path.split('/').collect();
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);

@@ -27,6 +27,9 @@ struct Arguments {
     /// Worker processes at once
     #[arg(long, default_value_t = 6)]
     workers: usize,
+    /// Hosts besides, each with periods of 429, silence, 503 and resets; then two producers enqueue the same links
+    #[arg(long, default_value_t = 0)]
+    hosts: usize,
     /// Seconds from the first fault to the last
     #[arg(long, default_value_t = 300)]
     seconds: u64,
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
         jobs: arguments.jobs,
         workers: arguments.workers.max(2),
+        hosts: arguments.hosts,
         amounts: Amounts {
             kills: arguments.kills,
             each: arguments.each,

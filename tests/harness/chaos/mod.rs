@@ -1,6 +1,7 @@
 //! Chaos: real Redis, real workers, a real origin, and a seeded schedule of faults; what must be true is checked all along
 //! and at the end. `scripts/chaos.sh` runs it, docs/reliability.md says what it means.
 
+mod crowd;
 mod enqueuer;
 mod lanes;
 mod observer;
@@ -14,6 +15,7 @@ mod web;
 
 pub use stage::{clock_environment, clocks_can_be_set};
 
+use crowd::Bad;
 use observer::Looks;
 use schedule::{Amounts, Kind, Lane, wanted};
 use stage::Stage;
@@ -31,6 +33,9 @@ pub struct Plan {
     pub jobs: u64,
     /// Worker processes at once.
     pub workers: usize,
+    /// Hosts with bad periods of their own, besides those that lead to each other. If there are any, two producers enqueue the same links
+    /// out of other lists.
+    pub hosts: usize,
     /// The faults.
     pub amounts: Amounts,
     /// Whether each fault is told as it happens.
@@ -58,7 +63,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let mut random = fastrand::Rng::with_seed(plan.seed ^ 0x6c69_6e6b_7300);
     // Twice what is stored at most: a worker's unfinished objects come on top.
     let bytes = plan.jobs * 2 * 8192 + (64 << 20);
-    let stage = Stage::set_up(plan.workers, bytes, &amounts.without, plan.is_loud);
+    let stage = Stage::set_up(plan, bytes);
     let mut schedule = schedule::schedule(plan.seed, amounts);
     let mut lane = |lane: Lane| schedule.remove(&lane).unwrap_or_default();
     let (workers, frozen, jobs, producer, redis, network, storage, web, rate) = (
@@ -78,10 +83,24 @@ pub fn run(plan: &Plan) -> Outcome {
             let (ms, bytes) = (random.u64(..ms_max), 200 + random.u64(..7800));
             let image = format!("after/{ms}/{n}/{bytes}.gif");
             // A quarter of them have to do with redirects.
-            if random.u32(..4) == 0 { stage.web.link(&mut random, &image) } else { stage.origin.url(&image) }
+            match stage.web.crowd() {
+                _ if random.u32(..4) == 0 => stage.web.link(&mut random, &image),
+                // Two thirds of the rest.
+                crowd @ [_, ..] if random.u32(..3) > 0 => crowd[random.usize(..crowd.len())].url(&image),
+                _ => stage.origin.url(&image),
+            }
         })
         .collect();
-    let lists = write_lists(&stage, &links, plan.jobs / (4 * u64::from(amounts.each) + 4));
+    let list_links = plan.jobs / (4 * u64::from(amounts.each) + 4);
+    let lists = write_lists(&stage, "list", &links, list_links);
+    let overlapping = if plan.hosts > 0 {
+        // Each half of one list is in another one of the other producer.
+        let mut moved = links.clone();
+        moved.rotate_left(LIST_LINKS.min(list_links.max(1)) as usize / 2);
+        write_lists(&stage, "overlapping", &moved, list_links)
+    } else {
+        Vec::new()
+    };
     let (mut place_looks, mut file_looks) = (Looks::default(), Looks::default());
     let stage = &stage;
     let follower = watchers::Follower::start(stage);
@@ -92,7 +111,7 @@ pub fn run(plan: &Plan) -> Outcome {
         scope.spawn(|| observer::places(stage, &mut place_looks));
         scope.spawn(|| observer::files(stage, &mut file_looks));
         let waiter = scope.spawn(|| watchers::wait(stage, &mut watched));
-        let faults = [
+        let mut faults = vec![
             scope.spawn(|| lanes::workers(stage, &workers)),
             scope.spawn(|| lanes::frozen(stage, &frozen)),
             scope.spawn(|| lanes::jobs(stage, &jobs)),
@@ -106,6 +125,13 @@ pub fn run(plan: &Plan) -> Outcome {
             scope.spawn(|| lanes::rate(stage, &rate, host_rate(plan))),
             scope.spawn(|| enqueuer::enqueue(stage, lists, &producer, amounts.duration)),
         ];
+        if !overlapping.is_empty() {
+            faults.push(scope.spawn(|| enqueuer::enqueue(stage, overlapping, &[], amounts.duration)));
+        }
+        for (n, origin) in stage.web.crowd().iter().enumerate() {
+            let seed = plan.seed ^ (n as u64 + 1) << 32;
+            faults.push(scope.spawn(move || crowd::periods(stage, origin, seed, amounts.duration)));
+        }
         for fault in faults {
             if fault.join().is_err() {
                 stage.violated("a lane of the chaos panicked".into());
@@ -136,6 +162,10 @@ pub fn run(plan: &Plan) -> Outcome {
             stage.violated(format!("{} was injected {times} times, not {wanted}", kind.name()));
         }
     }
+    let bad_periods = |bad: Bad| stage::lock(&stage.bad_periods).get(&bad).copied().unwrap_or(0);
+    for bad in Bad::ALL.into_iter().filter(|bad| plan.hosts > 0 && bad_periods(*bad) == 0) {
+        stage.violated(format!("nobody met a period of {}", bad.name()));
+    }
     let mut report = String::new();
     let mut line = |text: String| {
         // Writing to a String cannot fail.
@@ -164,7 +194,15 @@ pub fn run(plan: &Plan) -> Outcome {
         stat("released"),
         stat("retried")
     ));
-    let asked: usize = stage.web.origins().iter().map(|origin| origin.requests_in_all()).sum();
+    if plan.hosts > 0 {
+        let periods: Vec<String> = Bad::ALL.iter().map(|bad| format!("{} {}", bad_periods(*bad), bad.name())).collect();
+        line(format!(
+            "  {} hosts with bad periods: {}; two producers with the same links",
+            plan.hosts,
+            periods.join(", ")
+        ));
+    }
+    let asked: usize = stage.web.all().map(|origin| origin.requests_in_all()).sum();
     line(format!(
         "  links that hosts redirect {}: asked {asked} requests, took more than one attempt {}, seen waiting for a target {}",
         figures.redirected,
@@ -172,8 +210,8 @@ pub fn run(plan: &Plan) -> Outcome {
         place_looks.waiting_for_target.len()
     ));
     line(format!(
-        "  refused with a Retry-After {} times; not to be asked for {:.1?} by all who could know, and asked {} times",
-        figures.refusals, figures.left_alone, figures.impolite
+        "  refused with a Retry-After {} times; not to be asked for {:.1?} by all who could know, and asked {} times; the last request that a refusal forbade came {:.1?} after it",
+        figures.refusals, figures.left_alone, figures.impolite, figures.latest
     ));
     line(format!(
         "  under a rate the most requests of one host in 4 s were {}, of {} allowed",
@@ -212,13 +250,13 @@ fn host_rate(plan: &Plan) -> u64 {
 }
 
 /// Twice as many lists as the producer has faults, so that each finds one in its middle.
-fn write_lists(stage: &Stage, links: &[String], size: u64) -> Vec<PathBuf> {
+fn write_lists(stage: &Stage, name: &str, links: &[String], size: u64) -> Vec<PathBuf> {
     let size = LIST_LINKS.min(size.max(1)) as usize;
     links
         .chunks(size)
         .enumerate()
         .map(|(n, links)| {
-            let path = stage.folder.path().join(format!("list-{n}.txt"));
+            let path = stage.folder.path().join(format!("{name}-{n}.txt"));
             std::fs::write(&path, links.join("\n")).expect("a list");
             path
         })

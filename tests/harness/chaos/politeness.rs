@@ -39,6 +39,8 @@ pub(super) struct Manners {
     pub(super) left_alone: Duration,
     /// Requests in it.
     pub(super) impolite: Vec<String>,
+    /// How long after a refusal the last request came that it forbade: under way when the refusal came, or before it was heard of.
+    pub(super) latest: Duration,
 }
 
 /// Looks through the record of one host.
@@ -51,17 +53,18 @@ pub(super) fn manners(host: &str, record: &[Asked], disturbances: &[Disturbance]
             !disturbances.iter().any(|one| is_of(one, number(&refused.agent)) && one.meets(from, to))
         })
         .collect();
-    // Whether worker `who` has to know at `at`.
-    let hold_at = |at: Instant, who: Option<usize>| {
+    // The refusal that worker `who` has to know of at `at`, when it has had so long to hear of it.
+    let hold_after = |at: Instant, who: Option<usize>, grace: Duration| {
         let heard = at.checked_sub(GRACE).unwrap_or(at);
         let is_deaf = disturbances.iter().any(|one| is_of(one, who) && one.meets(heard, at));
         let is_known = |(refused, ends): &&(&Asked, Instant)| {
-            refused.at + GRACE <= at
+            refused.at + grace < at
                 && at < *ends
                 && !disturbances.iter().any(|one| one.forgets && one.meets(refused.at, at))
         };
         (!is_deaf).then(|| holds.iter().find(is_known)).flatten()
     };
+    let hold_at = |at: Instant, who: Option<usize>| hold_after(at, who, GRACE);
     let mut manners = Manners {
         refusals: record.iter().filter(|asked| asked.refusal.flatten().is_some()).count(),
         ..Manners::default()
@@ -79,6 +82,9 @@ pub(super) fn manners(host: &str, record: &[Asked], disturbances: &[Disturbance]
     }
     let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
     for asked in record {
+        if let Some((refused, _)) = hold_after(asked.at, number(&asked.agent), Duration::ZERO) {
+            manners.latest = manners.latest.max(asked.at - refused.at);
+        }
         if let Some((refused, ends)) = hold_at(asked.at, number(&asked.agent)) {
             manners.impolite.push(format!(
                 "{host} was asked by {} at {:.2} s for {}, and had refused at {:.2} s until {:.2} s",
@@ -131,6 +137,7 @@ mod tests {
         ];
         let looked = |disturbances: &[Disturbance]| manners("h", &record, disturbances, start);
         assert_eq!((looked(&[]).impolite.len(), looked(&[]).refusals), (1, 1));
+        assert_eq!(looked(&[]).latest, Duration::from_secs(4));
         assert!(looked(&[]).left_alone >= Duration::from_millis(3900));
         let fault = |from, to, whose, forgets| Disturbance { from: at(from), to: at(to), whose, forgets };
         for (excuse, is_one) in [

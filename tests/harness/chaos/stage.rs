@@ -1,13 +1,15 @@
 //! What the chaos happens to: one Redis, an origin, workers each behind a network of its own, and a storage that can be
 //! taken away.
 
+use super::Plan;
+use super::crowd::Bad;
 use super::politeness::Disturbance;
 use super::schedule::Kind;
 use super::web::Web;
 use crate::fault_proxy::{FaultProxy, Upstream};
 use crate::{Origin, Redis, Worker};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -88,6 +90,8 @@ pub(super) struct Stage {
     pub(super) redis_is_left_alone: AtomicBool,
     pub(super) is_over: AtomicBool,
     injected: Mutex<BTreeMap<Kind, u32>>,
+    /// Bad periods of hosts that somebody met.
+    pub(super) bad_periods: Mutex<BTreeMap<Bad, u32>>,
     violations: Mutex<Vec<String>>,
     pub(super) folder: TempDir,
     is_loud: bool,
@@ -95,7 +99,8 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Sets everything up; workers are started by [`Stage::keep_workers`].
-    pub(super) fn set_up(workers: usize, storage_bytes: u64, without: &BTreeSet<Kind>, is_loud: bool) -> Stage {
+    pub(super) fn set_up(plan: &Plan, storage_bytes: u64) -> Stage {
+        let (workers, without, is_loud) = (plan.workers, &plan.amounts.without, plan.is_loud);
         let folder = tempfile::Builder::new().prefix("imgq-chaos-").tempdir().expect("a temporary folder");
         let clock = |name: &str, kind: Kind| {
             (!without.contains(&kind)).then(|| {
@@ -122,7 +127,7 @@ impl Stage {
             redis: Mutex::new(redis),
             socket,
             origin: Origin::start(),
-            web: Web::start(),
+            web: Web::start(plan.hosts),
             host_rate: Mutex::default(),
             rated: Mutex::default(),
             disturbances: Mutex::default(),
@@ -135,6 +140,7 @@ impl Stage {
             redis_is_left_alone: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             injected: Mutex::default(),
+            bad_periods: Mutex::default(),
             violations: Mutex::default(),
             folder,
             is_loud,
@@ -276,6 +282,10 @@ impl Stage {
         command.args(["--concurrency", &concurrency, "--host-concurrency", &concurrency, "--total-timeout", "60s"]);
         // Hosts are down and refuse for longer than few attempts take.
         command.args(["--max-attempts", "20"]);
+        if !self.web.crowd().is_empty() {
+            // What is silent keeps a slot for so long: with the default a few hosts would have them all.
+            command.args(["--idle-timeout", "5s"]);
+        }
         let rate = *lock(&self.host_rate);
         if let Some(rate) = rate {
             command.args(["--host-rate", &format!("{rate}/s")]);

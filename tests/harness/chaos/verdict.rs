@@ -4,13 +4,13 @@ use super::observer::{check, files_below};
 use super::politeness::{RATE_WINDOW, manners, most_requests};
 use super::schedule::Kind;
 use super::stage::{Rated, Stage};
-use crate::Origin;
 use crate::origin::gif;
+use crate::{Origin, allowed};
 use redis::Commands;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long the workers may take after the last fault.
+/// How long the workers may take after the last fault, where nothing else runs.
 const DRAIN_MAX: Duration = Duration::from_secs(240);
 
 /// What came of it, for the report.
@@ -33,6 +33,8 @@ pub(super) struct Figures {
     pub(super) left_alone: Duration,
     /// Requests in it.
     pub(super) impolite: usize,
+    /// How long after a refusal the last request within it came.
+    pub(super) latest: Duration,
     /// The most requests of a host within [`RATE_WINDOW`] under a rate.
     pub(super) most: usize,
     pub(super) most_allowed: usize,
@@ -62,8 +64,11 @@ pub(super) fn until_drained(stage: &Stage) {
         if left == Some(0) {
             return;
         }
-        if started.elapsed() > DRAIN_MAX {
-            stage.violated(format!("after {DRAIN_MAX:?} without faults there is still something to do: {left:?}"));
+        if started.elapsed() > allowed(DRAIN_MAX) {
+            stage.violated(format!(
+                "after {:?} without faults there is still something to do: {left:?}",
+                started.elapsed()
+            ));
             return;
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -91,7 +96,7 @@ const REMEMBERED_MAX: Duration = Duration::from_secs(120);
 /// links.
 pub(super) fn until_hosts_are_forgotten(stage: &Stage) -> Vec<String> {
     let link = |(n, origin): (usize, &Origin)| origin.url(&format!("after/0/{}/700.gif", LAST_LINKS_FROM + n));
-    let links: Vec<String> = stage.web.origins().into_iter().enumerate().map(link).collect();
+    let links: Vec<String> = stage.web.all().enumerate().map(link).collect();
     let mut raw = stage.raw().expect("Redis answers");
     let _: i64 = raw.rpush(Stage::key("ready"), &links).expect("Redis answers");
     until_drained(stage);
@@ -116,11 +121,12 @@ const LAST_LINKS_FROM: usize = 1_000_000_000;
 /// Nobody was asked who had asked to be left alone, and nobody more than its rate.
 pub(super) fn judge_politeness(stage: &Stage, figures: &mut Figures) {
     let disturbances = stage.disturbances();
-    for origin in stage.web.origins() {
+    for origin in stage.web.all() {
         let found = manners(&origin.host(), &origin.record(), &disturbances, stage.started);
         figures.refusals += found.refusals;
         figures.left_alone += found.left_alone;
         figures.impolite += found.impolite.len();
+        figures.latest = figures.latest.max(found.latest);
         found.impolite.into_iter().for_each(|what| stage.violated(what));
     }
     let is_refused = [Kind::RefusingHost, Kind::UnavailableHost].iter().any(|kind| stage.times(*kind) > 0);
@@ -128,7 +134,7 @@ pub(super) fn judge_politeness(stage: &Stage, figures: &mut Figures) {
         stage.violated("other faults left no time in which a host could be seen to be left alone".into());
     }
     let rated = super::stage::lock(&stage.rated).clone();
-    for origin in stage.web.origins().into_iter().chain([&stage.origin]) {
+    for origin in stage.web.all().chain([&stage.origin]) {
         let record = origin.record();
         for Rated { from, to, per_second } in &rated {
             let most = most_requests(&record, *from, *to);

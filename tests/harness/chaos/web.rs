@@ -7,16 +7,34 @@ pub(super) struct Web {
     doors: [Origin; 2],
     cdn: Origin,
     far: Origin,
+    /// Hosts that lead nowhere else, with bad periods of their own.
+    crowd: Vec<Origin>,
 }
 
 impl Web {
-    pub(super) fn start() -> Web {
-        Web { doors: [Origin::start(), Origin::start()], cdn: Origin::start(), far: Origin::start() }
+    /// With so many more hosts that lead nowhere else.
+    pub(super) fn start(crowd: usize) -> Web {
+        Web {
+            doors: [Origin::start(), Origin::start()],
+            cdn: Origin::start(),
+            far: Origin::start(),
+            crowd: (0..crowd).map(|_| Origin::start()).collect(),
+        }
+    }
+
+    /// Those that lead to each other.
+    pub(super) fn origins(&self) -> [&Origin; 4] {
+        [&self.cdn, &self.far, &self.doors[0], &self.doors[1]]
+    }
+
+    /// Those that lead nowhere else.
+    pub(super) fn crowd(&self) -> &[Origin] {
+        &self.crowd
     }
 
     /// All of them.
-    pub(super) fn origins(&self) -> [&Origin; 4] {
-        [&self.cdn, &self.far, &self.doors[0], &self.doors[1]]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Origin> {
+        self.origins().into_iter().chain(&self.crowd)
     }
 
     /// The one that most links lead to.
@@ -53,7 +71,7 @@ impl Web {
 
     /// The host that a link names.
     pub(super) fn door_of(&self, link: &str) -> Option<&Origin> {
-        self.origins().into_iter().find(|origin| link.starts_with(&origin.url("")))
+        self.all().find(|origin| link.starts_with(&origin.url("")))
     }
 
     /// Whether the redirects of `link` lead to `hosts`, one after the other.
