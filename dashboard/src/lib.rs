@@ -5,7 +5,6 @@
 
 mod actions;
 mod assets;
-mod beneath;
 mod events;
 mod guard;
 mod metrics;

@@ -26,6 +26,25 @@ impl Display for SyncFailed {
 
 impl std::error::Error for SyncFailed {}
 
+/// A symbolic link stands where a folder should be. That is a fault of the objects that lie in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkInTheWay;
+
+impl LinkInTheWay {
+    /// Whether an error is one.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<LinkInTheWay>())
+    }
+}
+
+impl Display for LinkInTheWay {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("its folder is a symbolic link, or below one, and none is followed within the storage")
+    }
+}
+
+impl std::error::Error for LinkInTheWay {}
+
 /// Errors cannot be cloned.
 pub(super) fn copy_of(error: &io::Error) -> io::Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<SyncFailed>()) {

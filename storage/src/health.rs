@@ -4,7 +4,7 @@
 //! succeeds; then it tries one job, and goes on at full width once that is stored. Otherwise a full disk would use up the
 //! attempts of a whole queue.
 
-use super::error::SyncFailed;
+use super::error::{LinkInTheWay, SyncFailed};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -130,6 +130,9 @@ pub fn blame(error: &io::Error) -> Blame {
     if SyncFailed::is(error) {
         return Blame::Storage;
     }
+    if LinkInTheWay::is(error) {
+        return Blame::Key;
+    }
     match error.kind() {
         ErrorKind::StorageFull
         | ErrorKind::QuotaExceeded
@@ -168,6 +171,7 @@ mod tests {
             assert_eq!(blame(&io::Error::from_raw_os_error(code)), whose, "{code}");
         }
         // Had the call failed that wrote the bytes, a probe would have told. One that failed later concerns everybody.
+        assert_eq!(blame(&io::Error::other(LinkInTheWay)), Blame::Key);
         let lost = SyncFailed::error(io::Error::from_raw_os_error(5));
         assert_eq!(blame(&lost), Blame::Storage);
     }

@@ -5,6 +5,7 @@
 //! the `syncer`. So no reader ever sees half of an object. `layout` turns URLs into keys, `root` is the folder. The
 //! storage knows bytes and keys; what objects have to be like is for a [`Judge`] to say.
 
+pub mod beneath;
 mod error;
 mod file_system;
 pub mod health;
@@ -88,9 +89,8 @@ impl Storage {
         let start = |n| writer::start(n, Arc::clone(&shared), mpsc::UnboundedSender::clone(&done));
         let writers = (0..WRITERS).map(start).collect::<io::Result<Vec<_>>>()?;
         let outbox = Arc::new(Outbox::default());
-        let temporary = root.temporary_folder.join(&run);
         Ok(Storage {
-            uploads: Uploads::new(Arc::clone(&outbox), Arc::clone(&health), temporary, uploads_at_once),
+            uploads: Uploads::new(Arc::clone(&outbox), Arc::clone(&health), run, uploads_at_once),
             messengers: [tokio::spawn(Arc::clone(&outbox).deliver(writers)), tokio::spawn(outbox::forward(replies))],
             root,
             health,

@@ -1,8 +1,8 @@
 //! A fact about a storage that all of its workers have to know: an empty file, made by whichever of them finds out.
 
-use std::fs::File;
+use super::beneath::{self, Beneath};
+use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -12,16 +12,18 @@ const LOOK_EVERY_MS: u64 = 2000;
 /// One such fact, which never ceases to be one.
 #[derive(Debug)]
 pub(super) struct Mark {
-    path: PathBuf,
+    beneath: Beneath,
+    key: String,
     known: AtomicBool,
     epoch: Instant,
     looked_at_ms: AtomicU64,
 }
 
 impl Mark {
-    pub(super) fn at(path: PathBuf) -> Mark {
-        let known = AtomicBool::new(path.exists());
-        Mark { path, known, epoch: Instant::now(), looked_at_ms: AtomicU64::new(0) }
+    pub(super) fn at(beneath: &Beneath, key: String) -> Mark {
+        let known = AtomicBool::new(beneath.has_file(&key).unwrap_or(false));
+        let beneath = beneath.clone();
+        Mark { beneath, key, known, epoch: Instant::now(), looked_at_ms: AtomicU64::new(0) }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -34,15 +36,36 @@ impl Mark {
         let last_ms = self.looked_at_ms.load(Ordering::Relaxed);
         if !self.is_known() && now_ms - last_ms.min(now_ms) >= LOOK_EVERY_MS {
             self.looked_at_ms.store(now_ms, Ordering::Relaxed);
-            self.known.store(self.path.exists(), Ordering::Relaxed);
+            self.known.store(self.beneath.has_file(&self.key).unwrap_or(false), Ordering::Relaxed);
         }
     }
 
     /// Tells everybody. May block: for writers.
     pub(super) fn note(&self) -> io::Result<()> {
         if !self.is_known() {
-            File::create(&self.path)?;
+            self.make()?;
             self.known.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn make(&self) -> io::Result<()> {
+        if self.beneath.has_file(&self.key)? {
+            return Ok(());
+        }
+        // EXCL: whatever else has its name, a link that leads elsewhere above all, goes.
+        let make = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            self.beneath.open(&self.key, flags, Mode::from_raw_mode(0o666))
+        };
+        match make() {
+            Err(rustix::io::Errno::EXIST) if !self.beneath.has_file(&self.key)? => {
+                let (folder, name) = beneath::split(&self.key);
+                unlinkat(self.beneath.folder(folder)?, name, AtFlags::empty())?;
+                make()?;
+            }
+            Ok(_) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

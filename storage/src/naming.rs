@@ -3,9 +3,12 @@
 //!
 //! open(2), O_TMPFILE, describes it; before Linux 6.10 it needs a privilege.
 
+use super::beneath::{Beneath, facts_of};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, FileType, unlinkat};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
 /// How it is done on one file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,41 +22,42 @@ pub(super) enum Naming {
 
 impl Naming {
     /// Finds the best way for `folder`, where `probe` is a name that nobody else uses.
-    pub(super) fn for_folder(folder: &Path, probe: &Path) -> Naming {
-        let Ok(file) = open_unnamed(folder) else { return Naming::Renamed };
-        if link(&file, probe).is_err() {
+    pub(super) fn for_folder(beneath: &Beneath, folder: &str, probe: &str) -> Naming {
+        let Ok(file) = open_unnamed(beneath, folder) else { return Naming::Renamed };
+        let Ok(folder) = beneath.folder(folder) else { return Naming::Renamed };
+        if link(&file, folder.as_fd(), probe).is_err() {
             return Naming::Renamed;
         }
-        let works = std::fs::symlink_metadata(probe).is_ok_and(|facts| facts.is_file());
-        let _ = std::fs::remove_file(probe);
+        let facts = facts_of(folder.as_fd(), probe);
+        let works = facts.is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile);
+        let _ = unlinkat(&folder, probe, AtFlags::empty());
         if works { Naming::Linked } else { Naming::Renamed }
     }
 }
 
 /// Opens a file for writing, and for reading what was written, in the file system of `folder`, without a name there.
 #[cfg(target_os = "linux")]
-pub(super) fn open_unnamed(folder: &Path) -> io::Result<File> {
+pub(super) fn open_unnamed(beneath: &Beneath, folder: &str) -> Result<File, Errno> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666))?))
+    Ok(File::from(beneath.open(folder, flags, Mode::from_raw_mode(0o666))?))
 }
 
-/// Links an unnamed file to `target`, which must not be there.
+/// Links an unnamed file to `name`, which must not be there, in `folder`.
 #[cfg(target_os = "linux")]
-pub(super) fn link(file: &File, target: &Path) -> io::Result<()> {
-    use rustix::fs::{AtFlags, CWD, linkat};
-    Ok(linkat(file, "", CWD, target, AtFlags::EMPTY_PATH)?)
+pub(super) fn link(file: &File, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::linkat(file, "", folder, name, AtFlags::EMPTY_PATH)?)
 }
 
 /// Elsewhere there is no such thing.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn open_unnamed(_folder: &Path) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
+pub(super) fn open_unnamed(_beneath: &Beneath, _folder: &str) -> Result<File, Errno> {
+    Err(Errno::NOSYS)
 }
 
 /// Elsewhere there is no such thing.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn link(_file: &File, _target: &Path) -> io::Result<()> {
+pub(super) fn link(_file: &File, _folder: BorrowedFd<'_>, _name: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -65,21 +69,21 @@ mod tests {
     #[test]
     fn an_unnamed_file_is_nowhere_until_it_is_linked_and_then_whole() {
         let folder = tempfile::tempdir().expect("a folder");
+        let beneath = Beneath::of(folder.path()).expect("it is there");
         let names = || std::fs::read_dir(folder.path()).expect("readable").count();
-        let probe = folder.path().join("probe");
-        let best = Naming::for_folder(folder.path(), &probe);
+        let best = Naming::for_folder(&beneath, "", "probe");
         assert_eq!(names(), 0, "a probe leaves nothing");
         // Elsewhere this file system or this user cannot do it.
         if best == Naming::Linked {
-            let mut file = open_unnamed(folder.path()).expect("opens");
+            let mut file = open_unnamed(&beneath, "").expect("opens");
             file.write_all(b"whole").expect("written");
             assert_eq!(names(), 0);
-            let target = folder.path().join("target");
-            link(&file, &target).expect("linked");
-            assert_eq!(std::fs::read(&target).expect("there"), b"whole");
-            assert_eq!(link(&file, &target).map_err(|error| error.kind()), Err(io::ErrorKind::AlreadyExists));
+            let root = beneath.folder("").expect("it is there");
+            link(&file, root.as_fd(), "target").expect("linked");
+            assert_eq!(std::fs::read(folder.path().join("target")).expect("there"), b"whole");
+            let again = link(&file, root.as_fd(), "target");
+            assert_eq!(again.map_err(|error| error.kind()), Err(io::ErrorKind::AlreadyExists));
         }
-        let nowhere = Naming::for_folder(&folder.path().join("no"), &probe);
-        assert_eq!(nowhere, Naming::Renamed);
+        assert_eq!(Naming::for_folder(&beneath, "no", "probe"), Naming::Renamed);
     }
 }

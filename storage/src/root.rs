@@ -1,28 +1,31 @@
 //! The folder that all of a storage lies in: whether it is still the one that was opened, and what all workers know of it.
 
+use super::beneath::{Beneath, facts_of};
 use super::mark::Mark;
 use super::naming::Naming;
-use std::ffi::OsString;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, unlinkat};
+use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Where unfinished objects lie, below the root: on the same file system, or a rename would not be one.
-const TEMPORARY: &str = ".imgq-tmp";
+pub(super) const TEMPORARY: &str = ".imgq-tmp";
 /// Leftovers of killed workers are removed when they are this old: longer than any download may take.
-const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+const LEFTOVER_AGE_S: i64 = 3600;
 /// A probe writes this much: a disk with less room is as good as full.
 const PROBE_BYTES: usize = 1 << 20;
 /// The folder of a storage, and how to tell that it is still the same one: a mount that goes leaves an empty folder of the same name,
 /// and what was written to that would be out of everybody's sight once the mount is back.
 #[derive(Debug)]
 pub(super) struct Root {
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    /// All that is done below it.
+    pub(super) beneath: Beneath,
     run: String,
-    pub(super) temporary_folder: PathBuf,
     pub(super) naming: Naming,
     /// Some object of this storage has another type than its URL's extension says, and so another key: `.jpg` that is a PNG.
     /// As long as there is none, one look tells whether an object is there, and not one for each type, which cost a tenth of
@@ -46,15 +49,15 @@ impl Root {
     const FOLDS_CASE: &str = "folds-case";
 
     pub(super) fn open(path: &Path, run: &str) -> io::Result<Root> {
-        let temporary_folder = path.join(TEMPORARY);
-        std::fs::create_dir_all(&temporary_folder)?;
+        let beneath = Beneath::of(path)?;
+        make_temporary_folder(&beneath)?;
         let mut root = Root {
             path: path.to_owned(),
             run: run.to_owned(),
-            other_types: Mark::at(temporary_folder.join(Root::OTHER_TYPES)),
-            folds_case: Mark::at(temporary_folder.join(Root::FOLDS_CASE)),
-            naming: Naming::for_folder(&temporary_folder, &temporary_folder.join(format!("probe-{run}"))),
-            temporary_folder,
+            other_types: Mark::at(&beneath, format!("{TEMPORARY}/{}", Root::OTHER_TYPES)),
+            folds_case: Mark::at(&beneath, format!("{TEMPORARY}/{}", Root::FOLDS_CASE)),
+            naming: Naming::for_folder(&beneath, TEMPORARY, &format!("probe-{run}")),
+            beneath,
             inode: 0,
             held_open: None,
             device: AtomicU64::new(0),
@@ -73,27 +76,37 @@ impl Root {
     /// Whether a file is found by its name in another case.
     fn finds_in_other_case(&self) -> io::Result<bool> {
         let name = format!("case-{}", self.run);
-        let path = self.temporary_folder.join(&name);
-        File::create(&path)?;
-        let found = self.temporary_folder.join(name.to_ascii_uppercase()).try_exists();
-        std::fs::remove_file(&path)?;
-        found
+        self.create(&name)?;
+        let folder = self.temporary_folder()?;
+        let found = facts_of(folder.as_fd(), &name.to_ascii_uppercase());
+        unlinkat(&folder, &name, AtFlags::empty())?;
+        match found {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new file among the unfinished ones, open for writing and reading.
+    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = self.beneath.open(&format!("{TEMPORARY}/{name}"), flags, Mode::from_raw_mode(0o666));
+        Ok(File::from(file.map_err(explained)?))
+    }
+
+    /// The folder of unfinished objects, to name files in.
+    pub(super) fn temporary_folder(&self) -> io::Result<OwnedFd> {
+        self.beneath.hold(TEMPORARY).map_err(explained)
     }
 
     /// The facts of a file that was written and removed again.
     fn write_probe(&self, bytes: &[u8]) -> io::Result<Metadata> {
         // Two writers may probe at once.
         let name = format!("probe-{}-{:08x}", self.run, fastrand::u32(..));
-        let path = self.temporary_folder.join(name);
-        let write = || {
-            let mut file = File::create(&path)?;
-            file.write_all(bytes)?;
-            file.metadata()
-        };
-        let result = write();
-        // After an error there may be none.
-        let removed = std::fs::remove_file(&path);
-        let facts = result?;
+        let mut file = self.create(&name)?;
+        let written = file.write_all(bytes).and_then(|()| file.metadata());
+        let removed = unlinkat(self.temporary_folder()?, &name, AtFlags::empty());
+        let facts = written?;
         removed?;
         Ok(facts)
     }
@@ -128,20 +141,40 @@ impl Root {
     /// Somebody removed the folder of temporary files under a running worker, or all of the storage is gone.
     pub(super) fn restore_temporary_folder(&self) -> io::Result<()> {
         self.check_root()?;
-        std::fs::create_dir_all(&self.temporary_folder)
+        make_temporary_folder(&self.beneath)
     }
 
     /// Removes what workers that were killed an hour ago or more left unfinished. Others may do the same at this moment.
     /// Times are those of the file system: the clock of this machine may be wrong.
     fn remove_leftovers(&self, now: &Metadata) {
-        let Ok(entries) = std::fs::read_dir(&self.temporary_folder) else { return };
-        let is_mark = |name: OsString| name == Root::OTHER_TYPES || name == Root::FOLDS_CASE;
-        for entry in entries.flatten().filter(|entry| !is_mark(entry.file_name())) {
-            let modified = entry.metadata().and_then(|facts| facts.modified()).ok();
-            let age = modified.and_then(|modified| now.modified().ok()?.duration_since(modified).ok());
-            if age.is_some_and(|age| age > LEFTOVER_AGE) {
-                let _ = std::fs::remove_file(entry.path());
+        let Ok(folder) = self.beneath.readable_folder(TEMPORARY) else { return };
+        let Ok(entries) = Dir::read_from(&folder) else { return };
+        let marks = [Root::OTHER_TYPES, Root::FOLDS_CASE].map(str::as_bytes);
+        for entry in entries.flatten().filter(|entry| !marks.contains(&entry.file_name().to_bytes())) {
+            let name = entry.file_name();
+            // Of a link itself, which is what is removed as well. A folder stays.
+            let facts = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+            let age_s = facts.map(|facts| now.mtime().saturating_sub(facts.st_mtime));
+            if age_s.is_ok_and(|age_s| age_s > LEFTOVER_AGE_S) {
+                let _ = unlinkat(&folder, name, AtFlags::empty());
             }
         }
+    }
+}
+
+fn make_temporary_folder(beneath: &Beneath) -> io::Result<()> {
+    match beneath.make_folder(TEMPORARY) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.raw_os_error().map(Errno::from_raw_os_error).map_or(error, explained)),
+    }
+}
+
+/// Every object goes through that folder: if it is not one, the storage is to blame, and no object's key.
+pub(super) fn explained(error: Errno) -> io::Error {
+    match error {
+        Errno::LOOP | Errno::NOTDIR => {
+            io::Error::other(format!("{TEMPORARY} in it is a link or a file, and has to be a folder: remove it"))
+        }
+        error => error.into(),
     }
 }

@@ -16,7 +16,6 @@ use super::unfinished::Unfinished;
 use clap::ValueEnum;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -43,7 +42,7 @@ pub(super) enum SyncOrder {
 /// An object that is written and waits for its name.
 pub(super) struct Waiting {
     pub(super) unfinished: Unfinished,
-    pub(super) target: PathBuf,
+    pub(super) key: String,
     pub(super) reply: oneshot::Sender<Result<Written, Unstored>>,
 }
 
@@ -124,7 +123,7 @@ impl Batch {
         }
         let failures = self.failures.load(Ordering::Acquire);
         let mut named = Vec::with_capacity(self.waiting.len());
-        for Waiting { unfinished, target, reply } in self.waiting.drain(..) {
+        for Waiting { unfinished, key, reply } in self.waiting.drain(..) {
             progressed();
             let result = match &data {
                 Err(error) => Err(copy_of(error)),
@@ -132,7 +131,7 @@ impl Batch {
                 Ok(()) if unfinished.sync_failures_before != failures => {
                     Err(SyncFailed::error("while the object was written"))
                 }
-                Ok(()) => unfinished.rename_to(&target),
+                Ok(()) => unfinished.rename_to(&key),
             };
             named.push((result, reply));
         }
@@ -169,7 +168,7 @@ mod tests {
     use crate::writer::WRITERS;
     use crate::{Storage, Upload};
     use bytes::Bytes;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::{Duration, Instant};

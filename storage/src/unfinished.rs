@@ -1,19 +1,23 @@
 //! An object before it has its name: a file that is written, hashed, judged, and then named.
 
+use super::beneath::{Beneath, split};
 use super::error::SyncFailed;
 use super::naming::{self, Naming};
 use super::object::{Expected, Judge, Unstored, WholeObject, Written};
-use super::root::Root;
+use super::root::{Root, TEMPORARY, explained};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use std::fs::{File, OpenOptions};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, renameat, unlinkat};
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file that is gone unless it gets its name.
 pub(super) struct Unfinished {
+    root: Arc<Root>,
     /// Its temporary name, or the one it would have.
-    temporary: PathBuf,
+    temporary: String,
     /// There is a file of the temporary name.
     is_named: bool,
     file: File,
@@ -26,11 +30,11 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    pub(super) fn create(temporary: PathBuf, root: &Root, sync_failures_before: u64) -> io::Result<Unfinished> {
+    pub(super) fn create(temporary: String, root: &Arc<Root>, sync_failures_before: u64) -> io::Result<Unfinished> {
         let naming = root.naming;
         let create = || match naming {
-            Naming::Renamed => OpenOptions::new().read(true).write(true).create_new(true).open(&temporary),
-            Naming::Linked => naming::open_unnamed(&root.temporary_folder),
+            Naming::Renamed => root.create(&temporary),
+            Naming::Linked => naming::open_unnamed(&root.beneath, TEMPORARY).map_err(explained),
         };
         let file = match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -41,7 +45,9 @@ impl Unfinished {
         };
         let is_named = naming == Naming::Renamed;
         let (hasher, sha256) = (Context::new(&SHA256), String::new());
-        let unfinished = Unfinished { temporary, is_named, file, hasher, bytes: 0, sha256, sync_failures_before };
+        let owned = Arc::clone(root);
+        let unfinished =
+            Unfinished { root: owned, temporary, is_named, file, hasher, bytes: 0, sha256, sync_failures_before };
         // One fstat, 0.3 µs: a mount that has gone leaves a folder of the same name behind, on another file system.
         root.check_device(&unfinished.file)?;
         Ok(unfinished)
@@ -85,40 +91,40 @@ impl Unfinished {
     }
 
     /// As [`Unfinished::rename_to`], and a power cut afterwards changes nothing.
-    pub(super) fn rename_durably_to(self, target: &Path, root: &Path) -> io::Result<Written> {
+    pub(super) fn rename_durably_to(self, key: &str) -> io::Result<Written> {
         self.file.sync_all().map_err(SyncFailed::error)?;
-        target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        let folders = Folders::open(target, root)?;
-        let written = self.rename_to(target)?;
+        let root = Arc::clone(&self.root);
+        root.beneath.make_folder(split(key).0)?;
+        let folders = Folders::open(&root.beneath, key)?;
+        let written = self.rename_to(key)?;
         folders.sync().map_err(SyncFailed::error)?;
         Ok(written)
     }
 
     /// Gives it its name, whole, after it was judged; replaces what is called so.
-    pub(super) fn rename_to(mut self, target: &Path) -> io::Result<Written> {
-        match self.give_name(target) {
-            // Cheaper than asking for the folder each time: it is missing once.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-                self.give_name(target)?;
-            }
-            other => other?,
-        }
+    pub(super) fn rename_to(mut self, key: &str) -> io::Result<Written> {
+        let (folder, name) = split(key);
+        let folder = match self.root.beneath.folder(folder) {
+            // Cheaper than making it each time: it is missing once.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.root.beneath.make_folder(folder),
+            opened => opened,
+        }?;
+        self.give_name(folder.as_fd(), name)?;
         Ok(Written { bytes: self.bytes, sha256: std::mem::take(&mut self.sha256) })
     }
 
-    fn give_name(&mut self, target: &Path) -> io::Result<()> {
+    fn give_name(&mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if !self.is_named {
-            match naming::link(&self.file, target) {
+            match naming::link(&self.file, folder, name) {
                 // A link never replaces.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    naming::link(&self.file, &self.temporary)?;
+                    naming::link(&self.file, self.root.temporary_folder()?.as_fd(), &self.temporary)?;
                     self.is_named = true;
                 }
                 other => return other,
             }
         }
-        std::fs::rename(&self.temporary, target)?;
+        renameat(self.root.temporary_folder()?, &self.temporary, folder, name)?;
         self.is_named = false;
         Ok(())
     }
@@ -126,8 +132,10 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if self.is_named {
-            let _ = std::fs::remove_file(&self.temporary);
+        if self.is_named
+            && let Ok(folder) = self.root.temporary_folder()
+        {
+            let _ = unlinkat(folder, &self.temporary, AtFlags::empty());
         }
     }
 }
@@ -137,9 +145,14 @@ impl Drop for Unfinished {
 pub(super) struct Folders(Vec<File>);
 
 impl Folders {
-    pub(super) fn open(target: &Path, root: &Path) -> io::Result<Folders> {
-        let folders = target.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
-        folders.map(File::open).collect::<io::Result<_>>().map(Folders)
+    pub(super) fn open(beneath: &Beneath, key: &str) -> io::Result<Folders> {
+        let mut folders = vec![];
+        let mut below = key;
+        while !below.is_empty() {
+            below = split(below).0;
+            folders.push(beneath.readable_folder(below)?);
+        }
+        Ok(Folders(folders))
     }
 
     /// Makes the names in them durable.

@@ -6,7 +6,6 @@ use super::outbox::Outbox;
 use super::writer::{Order, WRITERS};
 use bytes::{Bytes, BytesMut};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -36,11 +35,11 @@ pub(super) struct Uploads {
     hand_over_bytes: usize,
     next: AtomicU64,
     /// What temporary files are called, but for the number of their upload.
-    temporary: PathBuf,
+    temporary: String,
 }
 
 impl Uploads {
-    pub(super) fn new(outbox: Arc<Outbox>, health: Arc<Health>, temporary: PathBuf, at_once: usize) -> Uploads {
+    pub(super) fn new(outbox: Arc<Outbox>, health: Arc<Health>, temporary: String, at_once: usize) -> Uploads {
         Uploads {
             outbox,
             health,
@@ -55,11 +54,9 @@ impl Uploads {
 
     pub(super) fn begin(&self) -> Upload {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut temporary = self.temporary.clone().into_os_string();
-        temporary.push(format!("-{number}"));
         Upload {
             outbox: Arc::clone(&self.outbox),
-            temporary: temporary.into(),
+            temporary: format!("{}-{number}", self.temporary),
             number,
             health: Arc::clone(&self.health),
             buffer: Arc::clone(&self.buffer),
@@ -78,7 +75,7 @@ impl Uploads {
 #[derive(Debug)]
 pub struct Upload {
     outbox: Arc<Outbox>,
-    temporary: PathBuf,
+    temporary: String,
     number: u64,
     health: Arc<Health>,
     buffer: Arc<Semaphore>,

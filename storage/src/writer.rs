@@ -13,10 +13,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use common::outcome::Rejection;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,14 +29,14 @@ const HEAD_BYTES: usize = 64 << 10;
 pub(super) enum Order {
     Append {
         number: u64,
-        temporary: PathBuf,
+        temporary: String,
         chunks: Vec<Bytes>,
         permits: Option<OwnedSemaphorePermit>,
         broken: Arc<AtomicBool>,
     },
     Finish {
         number: u64,
-        temporary: PathBuf,
+        temporary: String,
         chunks: Vec<Bytes>,
         permits: Option<OwnedSemaphorePermit>,
         key: String,
@@ -92,7 +90,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn begin(&self, temporary: PathBuf) -> io::Result<Unfinished> {
+    fn begin(&self, temporary: String) -> io::Result<Unfinished> {
         let sync_failures = self.syncer.as_ref().map_or(0, Syncer::failures);
         Unfinished::create(temporary, &self.root, sync_failures)
     }
@@ -151,7 +149,6 @@ fn carry_out(
             let unfinished = open.remove(&number).unwrap_or_else(|| shared.begin(temporary));
             let written = unfinished.and_then(|mut unfinished| unfinished.append(&chunks).map(|()| unfinished));
             drop(permits);
-            let target = shared.root.path.join(key);
             let judged = written.map_err(Unstored::from).and_then(|mut unfinished| {
                 unfinished.judge(&expected, &*shared.judge, &|| shared.health.progressed(n))?;
                 if has_other_type {
@@ -162,13 +159,11 @@ fn carry_out(
             });
             let result = match (judged, shared.sync, &shared.syncer) {
                 (Ok(unfinished), SyncPolicy::Batch, Some(syncer)) => {
-                    syncer.send(SyncOrder::Name(Box::new(Waiting { unfinished, target, reply })));
+                    syncer.send(SyncOrder::Name(Box::new(Waiting { unfinished, key, reply })));
                     return None;
                 }
-                (Ok(unfinished), SyncPolicy::File, _) => {
-                    unfinished.rename_durably_to(&target, &shared.root.path).map_err(Unstored::from)
-                }
-                (Ok(unfinished), _, _) => unfinished.rename_to(&target).map_err(Unstored::from),
+                (Ok(unfinished), SyncPolicy::File, _) => unfinished.rename_durably_to(&key).map_err(Unstored::from),
+                (Ok(unfinished), _, _) => unfinished.rename_to(&key).map_err(Unstored::from),
                 (Err(unstored), ..) => Err(unstored),
             };
             Some(Reply::Finish(reply, result))
@@ -199,14 +194,8 @@ fn carry_out(
 }
 
 fn read_existing(shared: &Shared, key: String, progress: &dyn Fn()) -> Option<Existing> {
-    let root = &*shared.root.path;
-    let path = root.join(&key);
-    // Nearly always it is not there, and to be told so costs a third of what opening it does.
-    rustix::fs::access(&path, rustix::fs::Access::EXISTS).ok()?;
-    let mut file = File::open(&path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+    let beneath = &shared.root.beneath;
+    let mut file = beneath.open_file(&key).ok()?;
     let mut head = Vec::with_capacity(4096);
     Read::by_ref(&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).ok()?;
     let info = shared.judge.info_of(&head).filter(|_| !head.is_empty())?;
@@ -237,7 +226,7 @@ fn read_existing(shared: &Shared, key: String, progress: &dyn Fn()) -> Option<Ex
     };
     if shared.sync != SyncPolicy::None {
         // It may have been stored a moment ago by a worker that was killed before it was durable.
-        file.sync_all().and_then(|()| Folders::open(&path, root)?.sync()).ok()?;
+        file.sync_all().and_then(|()| Folders::open(beneath, &key)?.sync()).ok()?;
     }
     Some(Existing { key, written: Written { bytes, sha256 }, info, refused })
 }

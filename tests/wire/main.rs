@@ -29,6 +29,7 @@ mod model;
 mod modules;
 mod outcomes;
 mod payloads;
+mod planted;
 mod politeness;
 mod probes;
 mod protocol;
