@@ -110,6 +110,14 @@ impl Content {
     }
 }
 
+/// Width and height of an image by its headers, of which nothing is kept; `None` where they do not tell. Takes a bounded number of steps.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn dimensions(file: impl Read + Seek, media_type: MediaType) -> io::Result<Option<Dimensions>> {
+    read_dimensions(file, media_type, &|| {})
+}
+
 /// Width and height, wherever in a file they stand; `None` when they are not found, or panic over, or too many parts are in
 /// front of them.
 fn read_dimensions(

@@ -4,12 +4,13 @@
 //! of its pixels before any is decoded, of memory, and of how many at once. What comes out is encoded anew, so that nothing of
 //! the file itself reaches a browser.
 
+use super::Site;
 use super::parameters::is_entry;
-use super::{Site, beneath};
 use axum::body::Bytes;
 use axum::extract::{Path as Segment, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use common::media::MediaType;
 use common::report::ResultRow;
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -20,6 +21,7 @@ use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use storage::beneath::Beneath;
 use tokio::sync::Semaphore;
 
 /// Width and height of a thumbnail, at most.
@@ -30,10 +32,12 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// The largest picture, and what decoding it may take: a progressive JPEG of that size needs 9 bytes a pixel.
 const PIXELS_MAX: u64 = 36_000_000;
 const DECODER_BYTES_MAX: u64 = 324 << 20;
-/// Decoded at once; one that is larger than this has the place of all of them.
+/// Decoded at once; one that has more pixels or bytes than these has the place of all of them. Some decoders keep the whole file, and what
+/// stands in it beside the picture.
 const AT_ONCE: u32 = 2;
 const SMALL_PIXELS_MAX: u64 = 8_000_000;
-/// Files looked at once: a storage that is stuck holds so many threads, and no more.
+const SMALL_BYTES_MAX: u64 = 8 << 20;
+/// Files looked at once, of which nothing is kept: a storage that is stuck holds so many threads, and no more.
 const LOOKS: usize = 8;
 /// Kept, by the bytes of the small pictures.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -125,13 +129,14 @@ impl Thumbnails {
             open(&storage, &key)
         });
         let opened = opened.await;
-        let (file, format, pixels) = opened.map_err(|_| NoThumbnail::NoPicture)??;
-        let places = if pixels > SMALL_PIXELS_MAX { AT_ONCE } else { 1 };
+        let opened = opened.map_err(|_| NoThumbnail::NoPicture)??;
+        let is_small = opened.pixels <= SMALL_PIXELS_MAX && opened.bytes <= SMALL_BYTES_MAX;
+        let places = if is_small { 1 } else { AT_ONCE };
         let place = Arc::clone(&self.places).acquire_many_owned(places).await.map_err(|_| NoThumbnail::NoPicture)?;
         let made = tokio::task::spawn_blocking(move || {
             // Held until it is done, even if nobody waits for it any more.
             let _place = place;
-            shrink(file, format)
+            shrink(opened)
         });
         // A decoder that panicked has met something that it cannot decode.
         made.await.unwrap_or(Err(NoThumbnail::NoPicture))
@@ -171,24 +176,41 @@ pub(super) fn may_be_shown(row: &ResultRow) -> bool {
     row.outcome == "stored" && !row.key.is_empty() && matches!(row.media_type.as_str(), "jpeg" | "png" | "gif" | "webp")
 }
 
-/// What is decoded next, and how many pixels it has by its header.
-fn open(storage: &Path, key: &str) -> Result<(BufReader<File>, ImageFormat, u64), NoThumbnail> {
-    let file = beneath::open_file(storage, key).map_err(|_| NoThumbnail::NotThere)?;
-    if file.metadata().map_err(|_| NoThumbnail::NotThere)?.len() > FILE_BYTES_MAX {
+/// What is decoded next.
+struct Opened {
+    file: BufReader<File>,
+    format: ImageFormat,
+    bytes: u64,
+    /// By its headers.
+    pixels: u64,
+}
+
+/// Looks at a file's headers, without a decoder, which might keep much of it: how much there is to do shows whose turn it is.
+fn open(storage: &Path, key: &str) -> Result<Opened, NoThumbnail> {
+    let file = Beneath::of(storage).and_then(|storage| storage.open_file(key)).map_err(|_| NoThumbnail::NotThere)?;
+    let bytes = file.metadata().map_err(|_| NoThumbnail::NotThere)?.len();
+    if bytes > FILE_BYTES_MAX {
         return Err(NoThumbnail::TooLarge);
     }
     let mut file = BufReader::new(file);
     let mut start = [0; 16];
     let known = read_start(&mut file, &mut start).ok().and_then(|n| image::guess_format(&start[..n]).ok());
     let format = known.ok_or(NoThumbnail::NoPicture)?;
-    file.rewind().map_err(|_| NoThumbnail::NoPicture)?;
-    let (width, height) = decoder(&mut file, format)?.dimensions();
+    let media_type = match format {
+        ImageFormat::Jpeg => MediaType::Jpeg,
+        ImageFormat::Png => MediaType::Png,
+        ImageFormat::Gif => MediaType::Gif,
+        ImageFormat::WebP => MediaType::Webp,
+        _ => return Err(NoThumbnail::NoPicture),
+    };
+    let size = content::dimensions(&mut file, media_type).map_err(|_| NoThumbnail::NotThere)?;
+    let (width, height) = size.ok_or(NoThumbnail::NoPicture)?;
     let pixels = u64::from(width) * u64::from(height);
     if pixels > PIXELS_MAX {
         return Err(NoThumbnail::TooLarge);
     }
     file.rewind().map_err(|_| NoThumbnail::NoPicture)?;
-    Ok((file, format, pixels))
+    Ok(Opened { file, format, bytes, pixels })
 }
 
 fn read_start(file: &mut impl Read, start: &mut [u8]) -> io::Result<usize> {
@@ -213,8 +235,13 @@ fn decoder<'a>(file: &'a mut BufReader<File>, format: ImageFormat) -> Result<imp
 }
 
 /// The first frame, upright, small, and encoded anew.
-fn shrink(mut file: BufReader<File>, format: ImageFormat) -> Result<Thumbnail, NoThumbnail> {
+fn shrink(Opened { mut file, format, pixels, .. }: Opened) -> Result<Thumbnail, NoThumbnail> {
     let mut decoder = decoder(&mut file, format)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > pixels {
+        // It was given a place for less.
+        return Err(NoThumbnail::TooLarge);
+    }
     let orientation = decoder.orientation().ok();
     let picture = DynamicImage::from_decoder(decoder).map_err(|_| NoThumbnail::NoPicture)?;
     let mut small =
@@ -237,8 +264,21 @@ mod tests {
     use super::*;
 
     fn made(storage: &Path, key: &str) -> Result<Thumbnail, NoThumbnail> {
-        let (file, format, _) = open(storage, key)?;
-        shrink(file, format)
+        shrink(open(storage, key)?)
+    }
+
+    #[test]
+    fn nothing_but_headers_is_looked_at_before_it_is_a_picture_s_turn() {
+        let storage = tempfile::tempdir().expect("a folder");
+        let mut png = Cursor::new(Vec::new());
+        image::RgbImage::new(30, 20).write_to(&mut png, ImageFormat::Png).expect("written");
+        // Behind the header comes a text that breaks off: whoever reads it finds no picture.
+        let mut png = png.into_inner()[..33].to_vec();
+        png.extend([&[0x7f, 0xff, 0xff, 0xff][..], b"tEXt", &[b'x'; 5000]].concat());
+        std::fs::write(storage.path().join("a.png"), png).expect("written");
+        let opened = open(storage.path(), "a.png").expect("its header tells its size");
+        assert_eq!(opened.pixels, 600);
+        assert_eq!(shrink(opened).err(), Some(NoThumbnail::NoPicture));
     }
 
     #[test]

@@ -56,7 +56,7 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("storage", &["common"]),
     ("content", &["common"]),
     ("sources", &["common"]),
-    ("dashboard", &["common", "program", "queue"]),
+    ("dashboard", &["common", "content", "program", "queue", "storage"]),
     ("producer", &["common", "dashboard", "program", "queue", "sources"]),
     ("worker", &["common", "content", "program", "queue", "storage"]),
 ];
