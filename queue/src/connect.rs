@@ -29,15 +29,15 @@ impl Connector {
     /// Reads a URL (`redis://`, `rediss://`, `unix:`); opens nothing yet.
     ///
     /// # Errors
-    /// [`QueueError::BadUrl`], the password left out.
+    /// [`QueueError::BadUrl`], without anything that may be a secret.
     pub(crate) fn new(url: &str) -> Result<Connector, QueueError> {
-        let address = without_password(url);
+        let address = without_secrets(url);
         let client = redis::Client::open(url)
             .map_err(|error| QueueError::BadUrl { url: address.clone(), why: error.to_string() })?;
         Ok(Connector { client, address })
     }
 
-    /// The URL without its password.
+    /// The URL without anything that may be a secret.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -158,20 +158,31 @@ pub(crate) fn breaks_connection(error: &RedisError) -> bool {
             || error.is_unrecoverable_error())
 }
 
-fn without_password(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) => {
-            if parsed.password().is_some() {
-                // Fails only for URLs that cannot have a password.
-                let _ = parsed.set_password(Some("***"));
-            }
-            if parsed.query().is_some() {
-                // unix: URLs carry ?pass=…
-                parsed.set_query(Some("***"));
-            }
-            parsed.to_string()
+/// Host, port and database of a URL, or its socket, and nothing else of it: a secret may stand in the place of the user, in the query, and, where
+/// it has a `/` or `@` that was not escaped, anywhere.
+fn without_secrets(url: &str) -> String {
+    const SCHEMES: [&str; 7] =
+        ["redis", "rediss", "valkey", "redis+sentinel", "redis-sentinel", "redis+cluster", "redis-cluster"];
+    // A scheme is no secret, if it is one.
+    let unreadable = || match url.split_once("://") {
+        Some((scheme, _)) if SCHEMES.contains(&scheme) => format!("{scheme}://***"),
+        _ => "***".to_owned(),
+    };
+    let Ok(parsed) = url::Url::parse(url) else { return unreadable() };
+    let (scheme, path) = (parsed.scheme(), parsed.path());
+    if matches!(scheme, "unix" | "redis+unix" | "valkey+unix") {
+        let slashes = if url.contains("://") { "//" } else { "" };
+        return format!("{scheme}:{slashes}{path}");
+    }
+    // Behind those of a Sentinel stands the name of a master.
+    let is_database = (scheme.contains("sentinel") && !path.contains('@'))
+        || path.trim_matches('/').bytes().all(|byte| byte.is_ascii_digit());
+    match parsed.host_str() {
+        Some(host) if !host.is_empty() && is_database => {
+            let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{scheme}://{host}{port}{path}")
         }
-        Err(_) => url.rsplit('@').next().unwrap_or_default().to_owned(),
+        _ => unreadable(),
     }
 }
 
@@ -270,8 +281,26 @@ mod tests {
             "redis://user:hunter2@localhost",
             "unix:///run/redis.sock?pass=hunter2",
             "redis://user:hunter2@[broken",
+            "redis://hunter2@localhost",
+            "redis://:hunter2/x@localhost",
+            "redis://:x/hunter2@localhost:6379",
+            "redis://x/hunter2@localhost",
+            "redis://localhost:6379/0?password=hunter2#hunter2",
+            "rediss://:hunter2%40@localhost",
+            "hunter2@localhost:6379",
+            ":hunter2@localhost",
+            "redis+sentinel://user:12/hunter2@h/m",
         ] {
-            assert!(!without_password(url).contains("hunter2"), "{url}");
+            assert!(!without_secrets(url).contains("hunter2"), "{url}: {}", without_secrets(url));
+        }
+        for (url, shown) in [
+            ("redis://user:hunter2@h.example:7000/3", "redis://h.example:7000/3"),
+            ("rediss://:p@h", "rediss://h"),
+            ("unix:///run/redis.sock?pass=p", "unix:///run/redis.sock"),
+            ("unix:/run/redis.sock", "unix:/run/redis.sock"),
+            ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 

@@ -116,7 +116,7 @@ fn nothing_that_strangers_wrote_does_anything_to_a_terminal() {
         &["enqueue", &format!("imgur:{HOSTILE}")],
         &["results", "--drop-reader", HOSTILE],
         &["status", "--queue", HOSTILE],
-        &["status", "--redis-url", HOSTILE],
+        &["status", "--redis-url", &format!("http://owned/1?{HOSTILE}")],
     ] {
         let shown = Producer::run(&queue, arguments);
         let text = format!("{}{}", shown.stdout, shown.stderr);
