@@ -329,6 +329,72 @@ fn a_redis_that_is_a_replica_or_busy_is_named_as_that() {
     assert_eq!(wait.until_end(), Some(3), "{}", wait.said());
 }
 
+/// What was done while Redis takes no writes is told once it does: nothing is refused for good, and nobody ends.
+#[test]
+fn a_redis_that_cannot_save_or_misses_its_replicas_is_waited_for() {
+    let redis = Redis::private(&[]);
+    let mut queue = RawQueue::on(&redis);
+    let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
+    // A folder where its file is to be: saving fails.
+    let in_its_way = redis.socket().with_file_name("dump.rdb");
+    let save = |queue: &mut RawQueue, expected: &str| {
+        queue.run::<redis::Value>(&["BGSAVE"]);
+        until("it has tried to save", SOON, || {
+            let info: String = queue.run(&["INFO", "persistence"]);
+            let says = |line: &str| info.lines().any(|said| said == line);
+            let is_over = says("rdb_bgsave_in_progress:0") && says(&format!("rdb_last_bgsave_status:{expected}"));
+            is_over.then_some(())
+        });
+    };
+    queue.run::<()>(&["CONFIG", "SET", "save", "3600 1"]);
+    let mut worker = Beside::start("worker", Worker::command(&queue, storage.path()));
+    for (n, (words, hint)) in [
+        ("cannot save to its disk", "hint: make room on the server's disk"),
+        ("too few replicas are connected", "hint: start its replicas"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        origin.hold();
+        let link = origin.url(&format!("{n}/4000.gif"));
+        let batch = succeeds(&queue, &["enqueue", "--json", &link]).json()["batch"].as_str().unwrap().to_owned();
+        until("it is being downloaded", SOON, || (origin.requests_in_all() > n).then_some(()));
+        if n == 0 {
+            std::fs::create_dir(&in_its_way).unwrap();
+            save(&mut queue, "err");
+        } else {
+            queue.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        }
+        let mut command = Producer::command(&queue, &["wait", &batch, "--timeout", "2m"]);
+        command.stdout(Stdio::null());
+        let mut wait = Beside::start("wait", command);
+        origin.let_go();
+        worker.until_it_says(words);
+        for arguments in [&["status"][..], &["workers"], &["batches"], &["dead", "list"], &["results"]] {
+            succeeds(&queue, arguments);
+        }
+        let refused = Producer::run(&queue, &["enqueue", LINK]);
+        assert!(refused.code == 1 && refused.stderr.contains(words), "{refused:?}");
+        assert!(refused.stderr.contains(hint), "{refused:?}");
+        assert_eq!((queue.ready_len(), queue.results_len()), (0, n), "nothing was written meanwhile");
+        wait.still_runs();
+        worker.still_runs();
+
+        if n == 0 {
+            std::fs::remove_dir(&in_its_way).unwrap();
+            save(&mut queue, "ok");
+        } else {
+            queue.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        }
+        let results = queue.until_results(n + 1, SOON);
+        assert_eq!((results[n]["url"].as_str(), results[n]["outcome"].as_str()), (link.as_str(), "stored"));
+        assert_eq!(results[n]["attempts"], "1");
+        assert_eq!(wait.until_end(), Some(0), "{}", wait.said());
+    }
+    // It was neither asked for twice, nor were there two workers.
+    assert_eq!((origin.requests_in_all(), queue.workers().len()), (2, 1));
+}
+
 #[test]
 fn patience_counts_from_when_redis_was_lost_and_not_from_when_room_was_waited_for() {
     let mut redis = Redis::private(&[]);
@@ -358,7 +424,7 @@ fn patience_counts_from_when_redis_was_lost_and_not_from_when_room_was_waited_fo
 
 #[test]
 fn one_that_survives_recovers_many_without_a_rest() {
-    const DEAD: usize = 300;
+    const DEAD: usize = 500;
     let mut queue = RawQueue::shared();
     let (origin, storage) = (Origin::start(), tempfile::tempdir().unwrap());
     let _worker = Worker::start(&queue, storage.path(), &[]);
