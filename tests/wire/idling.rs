@@ -45,8 +45,9 @@ fn an_idle_worker_starts_at_once_and_hardly_asks_redis_meanwhile() {
     let until_seen = until("a few heartbeats", SOON, || Some(seen(&mut queue)).filter(|at| *at >= since + 4000));
     let per_second = (commands(&mut queue) - before) as f64 * 1000.0 / (until_seen - since) as f64;
     eprintln!("{per_second:.1} commands a second while idle");
-    // 11 to 17, and 8 in all for the line of history that falls into these few seconds.
-    assert!(per_second < 25.0, "{per_second} commands a second while idle");
+    // 11 to 17. In these few seconds there may also be a line of history, and the look for what can be forgotten that comes once a minute: 25
+    // were seen with them. Whoever asks again and again asks hundreds of times.
+    assert!(per_second < 50.0, "{per_second} commands a second while idle");
 }
 
 #[test]
