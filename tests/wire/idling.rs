@@ -46,7 +46,7 @@ fn an_idle_worker_starts_at_once_and_hardly_asks_redis_meanwhile() {
     let per_second = (commands(&mut queue) - before) as f64 * 1000.0 / (until_seen - since) as f64;
     eprintln!("{per_second:.1} commands a second while idle");
     // 11 to 17. In these few seconds there may also be a line of history, and the look for what can be forgotten that comes once a minute: 25
-    // were seen with them. Whoever asks again and again asks hundreds of times.
+    // were seen with them.
     assert!(per_second < 50.0, "{per_second} commands a second while idle");
 }
 
